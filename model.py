@@ -1,0 +1,193 @@
+"""SCTAG: the layers joined, from the cell graph to the embedding and from it to three outputs.
+
+Letters: N cells, G genes, D latent size, C clusters. One road to the embedding, `encode`, serves
+pretraining, initialisation, clustering and prediction alike.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata as ad
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from spektral.utils import normalized_adjacency
+
+import losses
+from layers import AdjacencyDecoder, FactoredLogits, InputDropout, SoftAssignment, TAGConv
+
+WEIGHTS_FILE = "model.weights.h5"
+ARCHITECTURE_FILE = "model.json"
+
+
+class ZINBParameters(NamedTuple):
+    """Raw heads of the count decoder, each (N, G): see `losses.zinb_nll` for what they mean."""
+
+    log_mean: tf.Tensor
+    theta_raw: tf.Tensor
+    pi_logits: tf.Tensor
+
+
+class GraphTensors(NamedTuple):
+    """The constant inputs of the network.
+
+    blocks: (N, B G) the input and its propagations [X, PX, ...]; propagation: sparse P (N, N);
+    edges: the ones of the adjacency matrix.
+    """
+
+    blocks: tf.Tensor
+    propagation: tf.SparseTensor
+    edges: losses.Edges
+
+
+def graph_tensors(adata: ad.AnnData, *, n_propagations: int, direction: str) -> GraphTensors:
+    """The one place where the prepared data become tensors of the encoder.
+
+    adata: X (N, G) scaled input, obsp["connectivities"] binary CSR (N, N). P = D^-1/2 A D^-1/2 with
+    the row degree D for `direction` "ax", its transpose for "atx". As X and P never change, the
+    propagations of the first layer are computed here, once.
+    """
+    adjacency = adata.obsp["connectivities"].tocsr()
+    propagation = normalized_adjacency(adjacency).tocsr().astype(np.float32)
+    if direction == "atx":
+        propagation = propagation.T.tocsr()
+    propagation.sort_indices()
+    blocks = [np.asarray(adata.X, np.float32)]
+    for _ in range(n_propagations):
+        blocks.append(propagation @ blocks[-1])
+    rows, cols = adjacency.nonzero()
+    return GraphTensors(
+        blocks=tf.constant(np.concatenate(blocks, axis=1)),
+        propagation=_sparse_tensor(propagation),
+        edges=losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32)),
+    )
+
+
+def _sparse_tensor(matrix: sp.csr_matrix) -> tf.SparseTensor:
+    """A CSR matrix as a SparseTensor in row-major order."""
+    coo = matrix.tocoo()
+    indices = np.stack([coo.row, coo.col], axis=1).astype(np.int64)
+    return tf.SparseTensor(indices, coo.data.astype(np.float32), coo.shape)
+
+
+class SCTAG(keras.Model):
+    """The scTAG network (Yu et al. 2022), every weight created at once for G genes.
+
+    The centres come later, by `place_centers`: only the embedding tells where, and how many, they
+    are. hidden_dim, latent_dim: channels of the two TAGConvs; decoder_dims: hidden layers of the
+    count decoder; hops, repeated: see `layers.TAGConv`; dropout: rate on the (propagated) input,
+    one mask entry for each cell, hop and gene; seed: of every initial weight and of the dropout.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_genes: int,
+        hidden_dim: int,
+        latent_dim: int,
+        decoder_dims: list[int],
+        hops: int,
+        repeated: bool,
+        dropout: float,
+        seed: int,
+    ) -> None:
+        super().__init__(name="sctag")
+        self.architecture = {
+            "n_genes": n_genes,
+            "hidden_dim": hidden_dim,
+            "latent_dim": latent_dim,
+            "decoder_dims": list(decoder_dims),
+            "hops": hops,
+            "repeated": repeated,
+            "dropout": dropout,
+            "seed": seed,
+        }
+        seeds = keras.random.SeedGenerator(seed)
+        glorot = keras.initializers.GlorotUniform(seed=seeds)
+
+        def dense(units: int, name: str, activation: str | None = None) -> keras.layers.Dense:
+            return keras.layers.Dense(units, activation, kernel_initializer=glorot, name=name)
+
+        def tag(channels: int, name: str, activation: str | None = None) -> TAGConv:
+            return TAGConv(
+                channels,
+                hops=hops,
+                repeated=repeated,
+                activation=activation,
+                kernel_initializer=glorot,
+                name=name,
+            )
+
+        self.input_dropout = InputDropout(dropout, seed=seed)
+        self.encoder_1 = tag(hidden_dim, "encoder_1", "relu")
+        self.encoder_2 = tag(latent_dim, "encoder_2")
+        self.graph_decoder = AdjacencyDecoder(kernel_initializer=glorot, name="graph_decoder")
+        self.count_decoder = [
+            dense(units, f"count_decoder_{i}", "relu") for i, units in enumerate(decoder_dims, 1)
+        ]
+        self.heads = [dense(n_genes, name) for name in ("mean", "dispersion", "pi")]
+        self._build_layers(n_genes, hidden_dim, latent_dim, decoder_dims)
+
+    def _build_layers(self, n_genes, hidden_dim, latent_dim, decoder_dims) -> None:
+        """Create every weight now, in one order: the seed decides them, not the first call."""
+        self.encoder_1.build([(None, n_genes), (None, None)])
+        self.encoder_2.build([(None, hidden_dim), (None, None)])
+        self.graph_decoder.build((None, latent_dim))
+        width = latent_dim
+        for layer, units in zip(self.count_decoder, decoder_dims, strict=True):
+            layer.build((None, width))
+            width = units
+        for head in self.heads:
+            head.build((None, width))
+
+    def place_centers(self, centers: np.ndarray, *, trainable: bool) -> None:
+        """Start the clustering phase from centers (C, D); `trainable` as opposed to frozen."""
+        self.assignment = SoftAssignment(len(centers), trainable=trainable, name="assignment")
+        self.assignment.build((None, centers.shape[1]))
+        self.assignment.centers.assign(centers)
+
+    @property
+    def n_propagations(self) -> int:
+        """How many propagations of X the first layer reads besides X itself."""
+        return max(self.encoder_1.exponents)
+
+    def encode(self, graph: GraphTensors, *, training: bool) -> tf.Tensor:
+        """The embedding z (N, D); `training` switches the input dropout on."""
+        blocks = self.input_dropout(graph.blocks, training=training)
+        hidden = self.encoder_1.call_on_blocks(blocks)  # (N, hidden_dim)
+        return self.encoder_2([hidden, graph.propagation])
+
+    def decode_graph(self, z: tf.Tensor) -> FactoredLogits:
+        """Logits of the N x N graph as two factors (N, D + 1), from z (N, D)."""
+        return self.graph_decoder(z)
+
+    def decode_counts(self, z: tf.Tensor) -> ZINBParameters:
+        """Raw ZINB parameters (N, G) from z (N, D)."""
+        hidden = z
+        for layer in self.count_decoder:
+            hidden = layer(hidden)
+        return ZINBParameters(*(head(hidden) for head in self.heads))
+
+    def assign(self, z: tf.Tensor) -> tf.Tensor:
+        """Soft assignment q (N, C) from z (N, D), once the centres are placed."""
+        return self.assignment(z)
+
+    def save(self, directory: Path) -> None:
+        """Write weights and what is needed to rebuild the network into an existing directory."""
+        architecture = self.architecture | {"n_clusters": self.assignment.n_clusters}
+        (directory / ARCHITECTURE_FILE).write_text(json.dumps(architecture, indent=2) + "\n")
+        self.save_weights(directory / WEIGHTS_FILE)
+
+
+def load(directory: Path) -> SCTAG:
+    """The network that `SCTAG.save` wrote; encodes the run's own prepared data to the same z."""
+    architecture: dict[str, Any] = json.loads((directory / ARCHITECTURE_FILE).read_text())
+    n_clusters = architecture.pop("n_clusters")
+    network = SCTAG(**architecture)
+    network.place_centers(np.zeros((n_clusters, architecture["latent_dim"])), trainable=True)
+    network.load_weights(directory / WEIGHTS_FILE)
+    return network

@@ -1,0 +1,119 @@
+"""What a run leaves behind: every file whole or not at all, nothing replaced unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils import InputError
+
+LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
+METRICS, SETTINGS = "metrics.json", "settings.json"
+# What can change a result; `settings.json` records their versions.
+PACKAGES = [
+    *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
+    *("numpy", "scipy", "pandas", "h5py"),
+]
+
+
+@contextlib.contextmanager
+def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder for a run's files, which move to `out_dir` if the block ends well.
+
+    If it does not, they vanish, and what `out_dir` held before is untouched. Raises InputError at
+    once if `out_dir` holds a run's results and `overwrite` is off, or if it cannot be written.
+    """
+    if (out_dir / SETTINGS).exists() and not overwrite:
+        raise InputError(
+            f"{out_dir} holds the results of another run: pass --overwrite to replace them, "
+            "or another folder as --out"
+        )
+    existed = out_dir.is_dir()
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out_dir))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the results folder {out_dir} ({error.strerror}): "
+            "choose another one with --out"
+        ) from None
+    try:
+        yield staging
+        for file in sorted(staging.iterdir()):
+            os.replace(file, out_dir / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):  # it is not empty: the run went well
+                out_dir.rmdir()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A dictionary as indented JSON; NaN, which JSON lacks, is an error."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what can change a result, this suite's commit among them, and the machine."""
+    suite = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "suite_commit": suite.stdout.strip() or None,
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "command": sys.argv,
+    }
+
+
+def annotate(
+    adata, *, labels: np.ndarray, z: np.ndarray, q: np.ndarray, notes: dict[str, Any]
+) -> None:
+    """Put a run's outcome into the prepared AnnData under keys that scanpy users expect.
+
+    labels: (N,) int; z: (N, D); q: (N, C). Sets obs["sctag"] (categorical), obsm["X_sctag"],
+    obsm["sctag_proba"] and uns["sctag"], where `notes` are stored as JSON text by their names.
+    """
+    import pandas as pd
+
+    groups = [str(group) for group in range(q.shape[1])]
+    adata.obs["sctag"] = pd.Categorical([str(label) for label in labels], categories=groups)
+    adata.obsm["X_sctag"] = z
+    adata.obsm["sctag_proba"] = q
+    adata.uns["sctag"] = {name: json.dumps(note) for name, note in notes.items()}
+
+
+def write_tables(staging: Path, adata, history: list[dict]) -> None:
+    """Write labels.csv, history.csv and sctag.h5ad from an annotated AnnData."""
+    import pandas as pd
+
+    pd.DataFrame(
+        {
+            "cell": adata.obs_names,
+            "cluster": adata.obs["sctag"].to_numpy(),
+            "probability": adata.obsm["sctag_proba"].max(axis=1),
+        }
+    ).to_csv(staging / LABELS, index=False, float_format="%.6g")
+    pd.DataFrame(history).to_csv(staging / HISTORY, index=False, float_format="%.8g")
+    adata.write_h5ad(staging / DATA, compression="gzip")

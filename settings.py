@@ -1,0 +1,359 @@
+"""Every setting of a run: its flag, its one sentence, its default in each variant, its bounds.
+
+Nothing slow is imported here, so that `--help` and a mistyped flag answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # The method done right, with the choices that our own measurements favour (README, "Variants").
+    "sctag": {
+        "gene_selection": "pearson",
+        "clip": 10.0,
+        "k_neighbors": 15,
+        "n_pcs": 20,
+        "hops": 1,
+        "tag_blocks": "powers",
+        "dropout": 0.2,
+        "zinb_target": "counts",
+        "kl": "pq",
+        "train_centers": True,
+        "init": "kmeans",
+        "symmetric_graph": True,
+        "final_labels": "final",
+        "pretrain_lr": 1e-3,
+        "cluster_lr": 5e-4,
+    },
+    # The published code to the letter.
+    "official": {
+        "gene_selection": "seurat",
+        "clip": None,
+        "k_neighbors": 15,
+        "n_pcs": 50,
+        "hops": 3,
+        "tag_blocks": "repeated",
+        "dropout": 0.0,
+        "zinb_target": "scaled",
+        "kl": "qp",
+        "train_centers": False,
+        "init": "spectral",
+        "symmetric_graph": False,
+        "final_labels": "refresh",
+        "pretrain_lr": 1e-4,
+        "cluster_lr": 5e-4,
+    },
+}
+DEFAULT_VARIANT = "sctag"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides a run; one field for each flag, documented by `--help`."""
+
+    dataname: str
+    data: Path | None
+    data_dir: Path
+    layer: str | None
+    label_key: str | None
+    round_counts: bool
+    out: Path | None
+    overwrite: bool
+    quiet: bool
+    gpu_option: str
+    seed: int
+    variant: str
+    n_clusters: int | str
+    highly_genes: int
+    gene_selection: str
+    clip: float | None
+    k_neighbors: int
+    n_pcs: int
+    symmetric_graph: bool
+    hops: int
+    tag_blocks: str
+    direction: str
+    hidden_dim: int
+    latent_dim: int
+    decoder_dims: list[int]
+    dropout: float
+    zinb_target: str
+    w_adj: float
+    w_zinb: float
+    w_kl: float
+    pretrain_epochs: int
+    pretrain_lr: float
+    init: str
+    maxiter: int
+    cluster_lr: float
+    update_interval: int
+    kl: str
+    train_centers: bool
+    final_labels: str
+
+    @property
+    def name(self) -> str:
+        """What the data are called in the results: --dataname, or the file's own name."""
+        if self.data is None:
+            return self.dataname
+        return self.data.parent.name if self.data.name == "data.h5" else self.data.stem
+
+    @property
+    def out_dir(self) -> Path:
+        """Where the run's files go: --out, or results/NAME/VARIANT-seedS."""
+        return self.out or Path("results", self.name, f"{self.variant}-seed{self.seed}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON types."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of printing the whole usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _number(kind: type, low: float, *, below: float = float("inf"), strict: bool = False):
+    """An argparse type: a number of `kind`, at least (above, if `strict`) low, under `below`."""
+    bound = f"above {low:g}" if strict else f"at least {low:g}"
+    if below != float("inf"):
+        bound += f" and below {below:g}"
+    noun = "a whole number" if kind is int else "a number"
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
+        # `not` around the condition refuses NaN too.
+        if not ((value > low if strict else value >= low) and value < below):
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+        return value
+
+    return parse
+
+
+def _or_word(word: str, meaning: Any, parse):
+    """An argparse type: the word itself, standing for `meaning`, or what `parse` accepts."""
+
+    def parse_or_word(text: str):
+        return meaning if text == word else parse(text)
+
+    return parse_or_word
+
+
+_COUNT = _number(int, 1)
+_WEIGHT = _number(float, 0.0)
+_RATE = _number(float, 0.0, strict=True)
+
+
+def _describe_default(name: str, common: Any) -> str:
+    """The default as `--help` shows it: one value, or one for each variant."""
+    show = {True: "yes", False: "no", None: "none"}
+
+    def text(value: Any) -> str:
+        if isinstance(value, list):
+            return " ".join(map(str, value))
+        return show[value] if isinstance(value, bool) or value is None else f"{value}"
+
+    by_variant = {v: text(d[name]) for v, d in VARIANTS.items() if name in d}
+    if not by_variant:
+        return text(common)
+    if len(set(by_variant.values())) == 1:
+        return next(iter(by_variant.values()))
+    return ", ".join(f"{value} in {variant}" for variant, value in by_variant.items())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags; a flag whose default depends on the variant is absent until given."""
+    parser = _Parser(
+        prog="train.py",
+        description="Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
+        "ZINB decoder over the kNN graph of the cells.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
+    )
+
+    def flag(
+        group,
+        name: str,
+        sentence: str,
+        default: Any = None,
+        shown: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if any(name in defaults for defaults in VARIANTS.values()):
+            default_of_parser = argparse.SUPPRESS
+        else:
+            default_of_parser = default
+        if kwargs.get("action") != "store_true":
+            sentence += f" (default: {shown or _describe_default(name, default)})"
+        group.add_argument(f"--{name}", default=default_of_parser, help=sentence, **kwargs)
+
+    _add_data_flags(flag, parser.add_argument_group("data"))
+    _add_run_flags(flag, parser.add_argument_group("run"))
+    _add_preparation_flags(flag, parser.add_argument_group("genes and graph"))
+    _add_model_flags(flag, parser.add_argument_group("model"))
+    _add_training_flags(flag, parser.add_argument_group("training"))
+    return parser
+
+
+YES_NO = argparse.BooleanOptionalAction
+
+
+def _add_data_flags(flag, group) -> None:
+    flag(
+        group,
+        "dataname",
+        "read DATA_DIR/NAME/data.h5",
+        "Quake_Smart-seq2_Limb_Muscle",
+        metavar="NAME",
+    )
+    flag(
+        group,
+        "data",
+        "read this file, an .h5ad or an .h5 of the published layout, instead of --dataname",
+        type=Path,
+        metavar="FILE",
+    )
+    flag(group, "data_dir", "where --dataname looks", Path("data"), type=Path)
+    flag(group, "layer", "layer of an .h5ad that holds the counts, instead of X")
+    flag(
+        group,
+        "label_key",
+        "column of obs with the true labels, for the scores only; one that you name must be there",
+        shown="cell_type1, if there",
+    )
+    flag(
+        group,
+        "round_counts",
+        "round counts that are not whole up, as the published suite does",
+        action="store_true",
+    )
+
+
+def _add_run_flags(flag, group) -> None:
+    flag(group, "out", "folder of the results", type=Path, shown="results/NAME/VARIANT-seedS")
+    flag(group, "overwrite", "replace results that are already there", action="store_true")
+    flag(group, "quiet", "print the last line and warnings only", action="store_true")
+    flag(group, "gpu_option", "GPU to use, as in CUDA_VISIBLE_DEVICES; -1 for none", "0")
+    flag(group, "seed", "seed of everything random", 1, type=_number(int, 0, below=2**32))
+    flag(
+        group,
+        "variant",
+        "sctag: the method done right; official: the published code to the letter; sets the "
+        "defaults of other flags, nothing else",
+        DEFAULT_VARIANT,
+        choices=list(VARIANTS),
+    )
+    flag(
+        group,
+        "n_clusters",
+        "number of clusters, or `labels` for the number of distinct true labels",
+        "labels",
+        type=_or_word("labels", "labels", _number(int, 2)),
+        metavar="{labels,INT}",
+    )
+
+
+def _add_preparation_flags(flag, group) -> None:
+    flag(group, "highly_genes", "number of variable genes to keep", 500, type=_COUNT)
+    flag(
+        group,
+        "gene_selection",
+        "how variable genes are chosen (scanpy's methods)",
+        choices=["seurat", "seurat_v3", "cell_ranger", "pearson"],
+    )
+    flag(
+        group,
+        "clip",
+        "largest absolute z-score of a gene, or `none`",
+        type=_or_word("none", None, _RATE),
+    )
+    flag(group, "k_neighbors", "neighbours of a cell in the graph, itself included", type=_COUNT)
+    flag(group, "n_pcs", "principal components in which neighbours are sought", type=_COUNT)
+    flag(
+        group,
+        "symmetric_graph",
+        "join two cells if either lists the other, instead of a directed graph",
+        action=YES_NO,
+    )
+
+
+def _add_model_flags(flag, group) -> None:
+    flag(group, "hops", "hops K of each graph convolution", type=_COUNT)
+    flag(
+        group,
+        "tag_blocks",
+        "what the hops read: powers [X, AX, A^2X, ...] or, as published, repeated [X, AX, AX, ...]",
+        choices=["powers", "repeated"],
+    )
+    flag(
+        group,
+        "direction",
+        "ax: a cell averages those it lists; atx: it sums those that list it (spektral >= 1.0)",
+        "ax",
+        choices=["ax", "atx"],
+    )
+    flag(group, "hidden_dim", "width of the first graph convolution", 128, type=_COUNT)
+    flag(group, "latent_dim", "size of the embedding", 15, type=_COUNT)
+    flag(
+        group,
+        "decoder_dims",
+        "hidden widths of the count decoder",
+        [128, 256, 512],
+        type=_COUNT,
+        nargs="+",
+        metavar="INT",
+    )
+    flag(
+        group,
+        "dropout",
+        "dropout rate of the input in training",
+        type=_number(float, 0.0, below=1.0),
+    )
+    flag(
+        group,
+        "zinb_target",
+        "what the ZINB is fitted to: counts, with the mean scaled by the size factor, or z-scores",
+        choices=["counts", "scaled"],
+    )
+
+
+def _add_training_flags(flag, group) -> None:
+    flag(group, "w_adj", "weight of the graph's reconstruction loss", 0.3, type=_WEIGHT)
+    flag(group, "w_zinb", "weight of the ZINB loss", 1.0, type=_WEIGHT)
+    flag(group, "w_kl", "weight of the KL loss", 1.5, type=_WEIGHT)
+    flag(group, "pretrain_epochs", "epochs of pretraining", 1000, type=_COUNT)
+    flag(group, "pretrain_lr", "learning rate of pretraining (Adam)", type=_RATE)
+    flag(
+        group,
+        "init",
+        "initial clusters: K-means of the embedding, or spectral clustering of the graph",
+        choices=["kmeans", "spectral"],
+    )
+    flag(group, "maxiter", "epochs of the clustering phase", 300, type=_COUNT)
+    flag(group, "cluster_lr", "learning rate of the clustering phase (Adam)", type=_RATE)
+    flag(group, "update_interval", "epochs between two updates of p", 8, type=_COUNT)
+    flag(group, "kl", "pq: KL(p || q), as in DEC; qp: KL(q || p)", choices=["pq", "qp"])
+    flag(group, "train_centers", "train the cluster centres with the network", action=YES_NO)
+    flag(
+        group,
+        "final_labels",
+        "labels from the q of the final weights, or of the last refresh of p",
+        choices=["final", "refresh"],
+    )
+
+
+def parse_settings(argv: list[str] | None = None) -> Settings:
+    """Flags to settings: what the user gave over the variant's defaults.
+
+    Exits with status 2 and one sentence on stderr where a flag cannot be used.
+    """
+    given = vars(build_parser().parse_args(argv))
+    return Settings(**(VARIANTS[given["variant"]] | given))

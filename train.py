@@ -1,0 +1,265 @@
+"""The command: cluster the cells of one file with scTAG and leave the results in a folder.
+
+Read this file first. It says when things happen; what they are is said by the modules that it
+calls, in the order of the data: readers, preprocess, model (layers, losses), training, clustering,
+scores, results. Slow imports stand where they are first needed, so that a mistake is reported in
+the first second.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import readers
+import results
+import utils
+from settings import Settings, parse_settings
+from utils import InputError, TrainingError
+
+log = logging.getLogger("sctag")
+
+
+class Stopwatch:
+    """Seconds of each phase of a run, by name."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str):
+        """Time a block under the name `phase`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] = round(time.perf_counter() - start, 3)
+
+    def total(self) -> dict[str, float]:
+        """The phases, and `total` since the stopwatch was made."""
+        return self.seconds | {"total": round(time.perf_counter() - self.start, 3)}
+
+
+def read(path: Path, settings: Settings):
+    """The file's AnnData of checked counts, and its labels (N,) or None; says what was read."""
+    adata = readers.read(path, layer=settings.layer)
+    adata.X, warning = readers.check_counts(
+        adata.X,
+        round_counts=settings.round_counts or settings.variant == "official",
+        where=str(path),
+    )
+    if warning:
+        log.warning("warning: %s", warning)
+    label_key = settings.label_key or "cell_type1"
+    cell_types = readers.read_labels(adata, label_key)
+    if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
+        present = ", ".join(map(str, adata.obs.columns)) or "none"
+        advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
+        raise InputError(
+            f"{path} has no column {label_key!r} in obs (present: {present}): "
+            f"name the column of the true labels with --label_key{advice}"
+        )
+    labels = "no labels"
+    if cell_types is not None:
+        labels = f"{cell_types.nunique()} cell types in {label_key!r}"
+        if cell_types.isna().any():
+            labels += f" ({cell_types.isna().sum()} cells have none)"
+    log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
+    return adata, cell_types
+
+
+def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
+    """The number of clusters: the one given, or the number of distinct labels, openly."""
+    if settings.n_clusters == "labels":
+        n_clusters, source = cell_types.nunique(), "of the labels"
+        if n_clusters < 2:
+            raise InputError(
+                f"the labels name {n_clusters} cell type, and clustering needs 2 clusters or more: "
+                "give their number with --n_clusters"
+            )
+    else:
+        n_clusters, source = settings.n_clusters, "given"
+    if n_clusters > n_cells:
+        raise InputError(
+            f"--n_clusters {n_clusters} is more than the {n_cells} cells that are left: "
+            "choose a smaller number"
+        )
+    log.info("clusters  %d (%s)", n_clusters, source)
+    return n_clusters
+
+
+def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
+    """Both training phases on prepared data: the network, initial labels, z and `Clustered`."""
+    with stopwatch("start_tensorflow"):
+        device = utils.start_tensorflow(settings.gpu_option)
+        import clustering
+        import training
+        from model import SCTAG
+    asked = settings.gpu_option != "-1"
+    log.info("device    %s%s", device, " (no GPU found)" if asked and device == "CPU" else "")
+
+    network = SCTAG(
+        n_genes=adata.n_vars,
+        hidden_dim=settings.hidden_dim,
+        latent_dim=settings.latent_dim,
+        decoder_dims=settings.decoder_dims,
+        hops=settings.hops,
+        repeated=settings.tag_blocks == "repeated",
+        dropout=settings.dropout,
+        seed=settings.seed,
+    )
+    weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
+    with stopwatch("pretrain"):
+        data = training.training_data(
+            adata,
+            n_propagations=network.n_propagations,
+            direction=settings.direction,
+            zinb_target=settings.zinb_target,
+        )
+        history = training.pretrain(
+            network,
+            data,
+            epochs=settings.pretrain_epochs,
+            learning_rate=settings.pretrain_lr,
+            weights=weights,
+            quiet=settings.quiet,
+        )
+    with stopwatch("initial_clusters"):
+        z = training.embed(network, data)
+        if settings.init == "kmeans":
+            initial = clustering.kmeans(z, n_clusters=n_clusters, seed=settings.seed)
+        else:
+            graph = adata.obsp["connectivities"]
+            initial = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
+        centers = clustering.centers_of(z, initial)
+        if len(centers) < n_clusters:
+            log.warning(
+                "warning: %s found %d clusters, not %d", settings.init, len(centers), n_clusters
+            )
+        network.place_centers(centers, trainable=settings.train_centers)
+    with stopwatch("cluster"):
+        clustered = training.cluster(
+            network,
+            data,
+            epochs=settings.maxiter,
+            learning_rate=settings.cluster_lr,
+            weights=weights,
+            kl=settings.kl,
+            update_interval=settings.update_interval,
+            final_labels=settings.final_labels,
+            quiet=settings.quiet,
+        )
+    clustered.history[:0] = history
+    return network, initial, training.embed(network, data), clustered
+
+
+def score_all(cell_types, **labelings: np.ndarray) -> dict[str, dict[str, float] | None]:
+    """Scores of each labeling by name, None for all if there are no labels to score against."""
+    if cell_types is None or not cell_types.notna().any():
+        return dict.fromkeys(labelings)
+    import scores
+
+    return {name: scores.score(cell_types, labels) for name, labels in labelings.items()}
+
+
+def run(settings: Settings) -> str:
+    """The whole job, from file to results folder; returns the line that the command ends with."""
+    stopwatch = Stopwatch()
+    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
+    with results.staged(settings.out_dir, overwrite=settings.overwrite) as staging:
+        with stopwatch("read"):
+            adata, cell_types = read(path, settings)
+            source = {
+                "path": str(path),
+                "sha256": utils.sha256(path),
+                "cells": adata.n_obs,
+                "genes": adata.n_vars,
+            }
+        with stopwatch("prepare"):
+            import preprocess
+
+            adata = preprocess.prepare(
+                adata,
+                n_genes=settings.highly_genes,
+                gene_selection=settings.gene_selection,
+                clip=settings.clip,
+                n_pcs=settings.n_pcs,
+                k=settings.k_neighbors,
+                symmetric=settings.symmetric_graph,
+                seed=settings.seed,
+            )
+        if cell_types is not None:
+            cell_types = cell_types.loc[adata.obs_names]
+        n_clusters = count_clusters(settings, cell_types, adata.n_obs)
+
+        network, initial, z, clustered = fit(adata, n_clusters, settings, stopwatch)
+
+        with stopwatch("write"):
+            scored = score_all(cell_types, initial_scores=initial, scores=clustered.labels)
+            sizes = np.bincount(clustered.labels, minlength=clustered.q.shape[1])
+            last = clustered.history[-1]
+            described = settings.to_json()
+            results.annotate(
+                adata,
+                labels=clustered.labels,
+                z=z,
+                q=clustered.q,
+                notes={"settings": described, "scores": scored["scores"]},
+            )
+            results.write_tables(staging, adata, clustered.history)
+            network.save(staging)
+            record = {"settings": described, "data": source} | results.environment()
+            results.write_json(staging / results.SETTINGS, record)
+        metrics = scored | {
+            "cells": adata.n_obs,
+            "genes": adata.n_vars,
+            "n_clusters": n_clusters,
+            "cluster_sizes": sizes.tolist(),
+            "empty_clusters": n_clusters - int((sizes > 0).sum()),
+            "final_losses": {name: last[name] for name in ("total", "adj", "zinb", "kl")},
+            "seconds": stopwatch.total(),
+            "peak_memory_mb": round(utils.peak_memory_mb(), 1),
+        }
+        results.write_json(staging / results.METRICS, metrics)
+    return summarise(metrics, settings.out_dir)
+
+
+def summarise(metrics: dict, out_dir: Path) -> str:
+    """Say where the results are and what they cost; returns the score line, or the sizes."""
+    seconds, memory = metrics["seconds"]["total"], metrics["peak_memory_mb"]
+    log.info("results   %s (%.1f s, %.0f MiB at the peak)", out_dir, seconds, memory)
+    if metrics["empty_clusters"]:
+        log.warning(
+            "warning: %d of the %d clusters ended empty",
+            metrics["empty_clusters"],
+            metrics["n_clusters"],
+        )
+    sizes = ", ".join(f"{i}: {n}" for i, n in enumerate(metrics["cluster_sizes"]))
+    if metrics["scores"] is None:
+        return f"cluster sizes: {sizes}"
+    log.info("sizes     %s", sizes)
+    return "ACC= {ACC:.4f}, NMI= {NMI:.4f}, ARI= {ARI:.4f}".format(**metrics["scores"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 1 (training failed) or 2 (unusable input)."""
+    settings = parse_settings(argv)
+    utils.start_console(quiet=settings.quiet)
+    try:
+        last_line = run(settings)
+    except (InputError, TrainingError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("train.py: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(last_line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The two training phases: pretraining of the autoencoder, then KL clustering.
+
+Letters: N cells, G genes, D latent size, C clusters. Full batch, one compiled step for each phase;
+no function here has a parameter for true labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import anndata as ad
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+import losses
+from model import SCTAG, GraphTensors, graph_tensors
+from utils import TrainingError
+
+log = logging.getLogger("sctag")
+
+REPORTS = 10  # log lines of a phase
+CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits for the device
+
+
+class TrainingData(NamedTuple):
+    """All tensors of a run: the encoder's inputs and the ZINB's target."""
+
+    graph: GraphTensors
+    target: losses.ZINBTarget
+
+
+class Weights(NamedTuple):
+    """Weights of the losses in their sum."""
+
+    adj: float
+    zinb: float
+    kl: float
+
+
+class StepLosses(NamedTuple):
+    """The losses of one step, before its update; kl is 0 in pretraining."""
+
+    total: tf.Tensor
+    adj: tf.Tensor
+    zinb: tf.Tensor
+    kl: tf.Tensor
+
+
+def training_data(
+    adata: ad.AnnData, *, n_propagations: int, direction: str, zinb_target: str
+) -> TrainingData:
+    """Prepared data (`preprocess.prepare`) to tensors.
+
+    zinb_target: "counts" (raw counts, mean scaled by the size factor) or "scaled" (z-scores).
+    """
+    if zinb_target == "counts":
+        counts = adata.layers["counts"].toarray()
+        target = losses.zinb_target(counts, adata.obs["size_factor"].to_numpy())
+    else:
+        target = losses.zinb_target(np.asarray(adata.X), None)
+    graph = graph_tensors(adata, n_propagations=n_propagations, direction=direction)
+    return TrainingData(graph=graph, target=target)
+
+
+def make_step(
+    network: SCTAG,
+    data: TrainingData,
+    *,
+    learning_rate: float,
+    weights: Weights,
+    kl: str,
+) -> Callable[[tf.Tensor | None], StepLosses]:
+    """One compiled full-batch Adam step on what can be trained; both phases are made by this.
+
+    The step takes the target distribution p (N, C) of the clustering phase, or None before it,
+    and returns the losses that its gradient was taken of. kl: "pq" or "qp".
+    """
+    variables = network.trainable_variables
+    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=True)
+    def step(p: tf.Tensor | None) -> StepLosses:
+        with tf.GradientTape() as tape:
+            z = network.encode(data.graph, training=True)
+            adj = losses.adjacency_mse(*network.decode_graph(z), data.graph.edges)
+            zinb = losses.zinb_nll(data.target, *network.decode_counts(z))
+            divergence = (
+                tf.constant(0.0)
+                if p is None
+                else losses.kl_divergence(p, network.assign(z), direction=kl)
+            )
+            total = weights.adj * adj + weights.zinb * zinb + weights.kl * divergence
+        values = [variable.value for variable in variables]
+        optimizer.apply(tape.gradient(total, values), variables)
+        return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
+
+    return step
+
+
+def _run_epochs(
+    phase: str, epochs: int, one_epoch: Callable[[int], StepLosses], *, quiet: bool
+) -> list[dict[str, float | int | str]]:
+    """Run a phase with its progress bar, log lines and check of the losses; returns its history.
+
+    Raises TrainingError when a loss is not finite.
+    """
+    history: list[dict] = []
+    pending: list[StepLosses] = []
+    start = time.perf_counter()
+    every = max(1, epochs // REPORTS)
+    with tqdm(
+        total=epochs, desc=f"{phase:<9}", leave=False, disable=True if quiet else None
+    ) as bar:
+        for epoch in range(1, epochs + 1):
+            pending.append(one_epoch(epoch))
+            if epoch % CHECK_EVERY and epoch % every and epoch not in (1, epochs):
+                continue
+            for step_losses in pending:
+                values = {name: float(x) for name, x in step_losses._asdict().items()}
+                history.append({"phase": phase, "epoch": len(history) + 1, **values})
+                if not np.isfinite(values["total"]):
+                    raise TrainingError(
+                        f"the loss is {values['total']} at epoch {len(history)} of {phase}: "
+                        "try a lower learning rate"
+                    )
+            bar.update(len(pending))
+            pending.clear()
+            last = history[-1]
+            shown = {name: last[name] for name in ("zinb", "adj", "kl")}
+            bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+            if epoch % every == 0 or epoch in (1, epochs):
+                text = "  ".join(f"{name} {value:9.5f}" for name, value in shown.items())
+                seconds = time.perf_counter() - start
+                log.info(f"{phase:<9} {epoch:>5}/{epochs}  {text}  {seconds:7.1f} s")
+    return history
+
+
+def pretrain(
+    network: SCTAG,
+    data: TrainingData,
+    *,
+    epochs: int,
+    learning_rate: float,
+    weights: Weights,
+    quiet: bool,
+) -> list[dict]:
+    """Train encoder and decoders on the graph and the ZINB; returns one row of losses an epoch."""
+    step = make_step(network, data, learning_rate=learning_rate, weights=weights, kl="pq")
+    return _run_epochs("pretrain", epochs, lambda _: step(None), quiet=quiet)
+
+
+def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
+    """The embedding z (N, D) of every cell, dropout off."""
+    return network.encode(data.graph, training=False).numpy()
+
+
+class Clustered(NamedTuple):
+    """What the clustering phase ends with: labels (N,), q (N, C), and a row of losses an epoch."""
+
+    labels: np.ndarray
+    q: np.ndarray
+    history: list[dict]
+
+
+def cluster(
+    network: SCTAG,
+    data: TrainingData,
+    *,
+    epochs: int,
+    learning_rate: float,
+    weights: Weights,
+    kl: str,
+    update_interval: int,
+    final_labels: str,
+    quiet: bool,
+) -> Clustered:
+    """Sharpen the clusters from the centres already placed, with p refreshed at intervals.
+
+    final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
+    was made (at epoch 296 of 300 by default, as published).
+    """
+    step = make_step(network, data, learning_rate=learning_rate, weights=weights, kl=kl)
+
+    @tf.function(jit_compile=True)
+    def soft_assignment() -> tf.Tensor:
+        return network.assign(network.encode(data.graph, training=False))
+
+    state: dict[str, tf.Tensor] = {}
+
+    def one_epoch(epoch: int) -> StepLosses:
+        if (epoch - 1) % update_interval == 0:
+            state["q"] = soft_assignment()
+            state["p"] = losses.target_distribution(state["q"])
+        return step(state["p"])
+
+    history = _run_epochs("cluster", epochs, one_epoch, quiet=quiet)
+    q = (soft_assignment() if final_labels == "final" else state["q"]).numpy()
+    return Clustered(labels=q.argmax(axis=1), q=q, history=history)

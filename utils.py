@@ -1,0 +1,99 @@
+"""What every module may need and none owns: the two errors, the console, the device, checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+
+class InputError(Exception):
+    """The user's input cannot be used: one sentence that says what, where, and what to do.
+
+    The command prints it on stderr without a traceback and exits with status 2.
+    """
+
+
+class TrainingError(Exception):
+    """Training cannot go on (a loss is no longer finite): one sentence; exit status 1."""
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines to stdout, warnings to stderr, without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        tqdm.write(self.format(record), file=stream)
+
+
+def start_console(*, quiet: bool) -> None:
+    """Send the suite's log lines to the terminal: all of them, or warnings only if `quiet`."""
+    logger = logging.getLogger("sctag")
+    logger.handlers = [_ConsoleHandler()]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+@contextlib.contextmanager
+def native_stderr_held() -> Iterator[None]:
+    """Hold back what C++ libraries write to stderr, and show it only if the block fails.
+
+    TensorFlow announces itself there before any log level can be set.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            if failed:
+                held.seek(0)
+                sys.stderr.write(held.read().decode(errors="replace"))
+
+
+def start_tensorflow(gpu_option: str) -> str:
+    """Import TensorFlow quietly, on the GPU that `gpu_option` names; returns the device's name.
+
+    gpu_option: as CUDA_VISIBLE_DEVICES; "-1" for the CPU. Memory growth is on and GPU kernels are
+    deterministic, so that a seed gives one result. To be called before TensorFlow is imported.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu_option
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with native_stderr_held():
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if gpus:
+            tf.config.experimental.enable_op_determinism()
+        # The compiler announces itself too, at its first use.
+        tf.function(lambda: tf.zeros([]), jit_compile=True)()
+        if gpus:
+            return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+    return "CPU"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def peak_memory_mb() -> float:
+    """Largest resident set of this process so far, in MiB (POSIX `getrusage`)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
