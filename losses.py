@@ -76,7 +76,7 @@ def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
     The two log Gammas are never formed: at theta = 1e4 each is 8e4 and float32 would keep two
     decimals of their difference. Stirling's series is taken of the difference itself, at arguments
     moved up by SHIFT through Gamma(x + 1) = x Gamma(x). The y log(...) - y, the part that grows
-    with y, is left to `zinb_nll`, where it meets its counterpart inside one logarithm.
+    with y, is left to `zinb_nll`, where it meets its counterpart.
 
     y: >= 0; theta: > 0, same shape; differentiable in theta only (y is data). Source of the
     series: Abramowitz and Stegun 6.1.41 and 6.3.18.
@@ -107,7 +107,7 @@ def zinb_nll(
     t = -log NB(0) = theta log(1 + mu/theta),
 
         y = 0:  softplus(pi_logits) - logaddexp(pi_logits, -t)
-        y > 0:  softplus(pi_logits) + t + y log(y (theta + mu) / (mu (y + theta + SHIFT)))
+        y > 0:  softplus(pi_logits) + t + y (log(y / (y + theta + SHIFT)) + log(1 + theta/mu))
                 + constant(y) - log_gamma_ratio(y, theta)
 
     log_mean, theta_raw, pi_logits: (N, G), any real. Returns a scalar. For y up to 1e5 the absolute
@@ -130,7 +130,8 @@ def zinb_nll_entries(
     log_zero = tf.maximum(pi_logits, -t) + tf.math.log1p(tf.exp(-tf.abs(pi_logits + t)))
     positive = target.y > ZERO
     y = tf.where(positive, target.y, 1.0)
-    surprise = y * tf.math.log((y / mu) * ((theta + mu) / (y + theta + SHIFT)))
+    # log1p and a log apart, not one log of the product: its gradient keeps theta beside a large mu.
+    surprise = y * (tf.math.log(y / (y + theta + SHIFT)) + tf.math.log1p(theta / mu))
     nb = t + surprise + target.constant - log_gamma_ratio(y, theta)
     return not_dropped + tf.where(positive, nb, -log_zero)
 

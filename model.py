@@ -143,6 +143,7 @@ class SCTAG(keras.Model):
             width = units
         for head in self.heads:
             head.build((None, width))
+        self.built = True
 
     def place_centers(self, centers: np.ndarray, *, trainable: bool) -> None:
         """Start the clustering phase from centers (C, D); `trainable` as opposed to frozen."""

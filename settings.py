@@ -191,7 +191,9 @@ def build_parser() -> argparse.ArgumentParser:
             default_of_parser = argparse.SUPPRESS
         else:
             default_of_parser = default
-        if kwargs.get("action") != "store_true":
+        if kwargs.get("action") == "store_true":
+            default_of_parser = False
+        else:
             sentence += f" (default: {shown or _describe_default(name, default)})"
         group.add_argument(f"--{name}", default=default_of_parser, help=sentence, **kwargs)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-import readers
 import results
 import utils
 from settings import Settings, parse_settings
@@ -44,8 +43,11 @@ class Stopwatch:
         return self.seconds | {"total": round(time.perf_counter() - self.start, 3)}
 
 
-def read(path: Path, settings: Settings):
-    """The file's AnnData of checked counts, and its labels (N,) or None; says what was read."""
+def read(settings: Settings):
+    """AnnData of checked counts, its labels (N,) or None, and which file it was; says so."""
+    import readers
+
+    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
     adata = readers.read(path, layer=settings.layer)
     adata.X, warning = readers.check_counts(
         adata.X,
@@ -69,7 +71,8 @@ def read(path: Path, settings: Settings):
         if cell_types.isna().any():
             labels += f" ({cell_types.isna().sum()} cells have none)"
     log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
-    return adata, cell_types
+    source = {"path": str(path), "sha256": utils.sha256(path)}
+    return adata, cell_types, source | {"cells": adata.n_obs, "genes": adata.n_vars}
 
 
 def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
@@ -169,16 +172,9 @@ def score_all(cell_types, **labelings: np.ndarray) -> dict[str, dict[str, float]
 def run(settings: Settings) -> str:
     """The whole job, from file to results folder; returns the line that the command ends with."""
     stopwatch = Stopwatch()
-    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
     with results.staged(settings.out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"):
-            adata, cell_types = read(path, settings)
-            source = {
-                "path": str(path),
-                "sha256": utils.sha256(path),
-                "cells": adata.n_obs,
-                "genes": adata.n_vars,
-            }
+            adata, cell_types, source = read(settings)
         with stopwatch("prepare"):
             import preprocess
 

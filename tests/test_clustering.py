@@ -1,0 +1,40 @@
+"""Initial clusters and their centres."""
+
+import numpy as np
+import scipy.sparse as sp
+
+import clustering
+
+
+def test_kmeans_finds_separate_groups_and_repeats_itself():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(m, 0.1, (20, 3)) for m in (-2, 0, 2)]).astype(np.float32)
+    labels = clustering.kmeans(z, n_clusters=3, seed=5)
+    groups = labels.reshape(3, 20)
+    assert (groups == groups[:, :1]).all()
+    assert len(np.unique(labels)) == 3
+    np.testing.assert_array_equal(labels, clustering.kmeans(z, n_clusters=3, seed=5))
+
+
+def test_kmeans_of_fewer_points_than_clusters_returns_what_there_is():
+    z = np.repeat(np.array([[0.0, 0.0], [1.0, 1.0]]), 4, axis=0)
+    labels = clustering.kmeans(z, n_clusters=3, seed=0)
+    assert len(np.unique(labels)) == 2
+    assert clustering.centers_of(z, labels).shape == (2, 2)
+
+
+def test_spectral_cuts_a_directed_graph_where_it_is_thin():
+    """Two directed cliques of five cells, joined by one edge."""
+    clique = np.triu(np.ones((5, 5)))
+    graph = np.kron(np.eye(2), clique)
+    graph[4, 5] = 1
+    labels = clustering.spectral(sp.csr_matrix(graph), n_clusters=2, seed=1)
+    assert set(labels[:5]) != set(labels[5:])
+    assert len(set(labels[:5])) == len(set(labels[5:])) == 1
+
+
+def test_centers_are_means_of_the_groups_that_occur():
+    z = np.array([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]])
+    np.testing.assert_array_equal(
+        clustering.centers_of(z, np.array([0, 0, 2])), [[1.0, 2.0], [5.0, 5.0]]
+    )

@@ -1,0 +1,184 @@
+"""The losses against SciPy, against dense arithmetic and against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import special
+
+import losses
+
+THETA = [1e-4, 1e-2, 0.5, 1.0, 7.3, 150.0, 1e4]
+MEAN = [1e-5, 1e-2, 0.3, 1.0, 20.0, 3e3, 1e6]
+COUNT = [0, 1, 2, 7, 50, 1000, 100_000]
+PI_LOGIT = [-30.0, -4.0, 0.0, 2.5, 30.0]
+
+
+def extreme_grid():
+    """Every combination as columns: y, mean, theta, pi_logits, each (entries, 1), float64."""
+    grid = np.meshgrid(COUNT, MEAN, THETA, PI_LOGIT, indexing="ij")
+    return [axis.reshape(-1, 1).astype(np.float64) for axis in grid]
+
+
+def inverse_softplus(theta):
+    return np.where(theta > 20, theta, np.log(np.expm1(np.minimum(theta, 20))))
+
+
+def reference_nll(y, mean, theta, pi_logits):
+    """The textbook ZINB in float64, by SciPy: -log(pi [y = 0] + (1 - pi) NB(y))."""
+    log_nb = (
+        special.gammaln(y + theta)
+        - special.gammaln(theta)
+        - special.gammaln(y + 1)
+        - theta * np.log1p(mean / theta)
+        + special.xlogy(y, mean / (theta + mean))
+    )
+    log_keep = special.log_expit(-pi_logits) + log_nb
+    return -np.where(y == 0, np.logaddexp(special.log_expit(pi_logits), log_keep), log_keep)
+
+
+def raw_heads(mean, theta, pi_logits):
+    heads = (np.log(mean), inverse_softplus(theta), pi_logits)
+    return [tf.constant(head, tf.float32) for head in heads]
+
+
+def test_reference_is_the_distribution_of_scipy():
+    """The reference above, where SciPy's nbinom is itself accurate."""
+    from scipy.stats import nbinom
+
+    y, mean, theta = np.array([0.0, 1, 4, 30]), 3.0, 1.7
+    pi = special.expit(0.4)
+    pmf = pi * (y == 0) + (1 - pi) * nbinom.pmf(y, theta, theta / (theta + mean))
+    np.testing.assert_allclose(reference_nll(y, mean, theta, 0.4), -np.log(pmf), rtol=1e-10)
+
+
+def test_zinb_values_on_extremes():
+    y, mean, theta, pi_logits = extreme_grid()
+    found = losses.zinb_nll_entries(
+        losses.zinb_target(y, None), *raw_heads(mean, theta, pi_logits)
+    ).numpy()
+    expected = reference_nll(y, mean, theta, pi_logits)
+    assert np.isfinite(found).all()
+    # float32 rounds the terms that y and theta multiply
+    rounding = 2e-7 * (y + np.minimum(mean, theta * np.log1p(mean / theta)) + 30)
+    assert (np.abs(found - expected) <= rounding + 1e-5 * np.abs(expected)).all()
+
+
+def test_zinb_gradients_on_extremes():
+    """Each partial derivative against its formula in float64."""
+    y, mean, theta, pi_logits = extreme_grid()
+    heads = raw_heads(mean, theta, pi_logits)
+    target = losses.zinb_target(y, None)
+    with tf.GradientTape() as tape:
+        tape.watch(heads)
+        total = tf.reduce_sum(losses.zinb_nll_entries(target, *heads))
+    found = [gradient.numpy().astype(np.float64) for gradient in tape.gradient(total, heads)]
+    assert all(np.isfinite(gradient).all() for gradient in found)
+
+    t = theta * np.log1p(mean / theta)
+    from_nb = np.where(y == 0, special.expit(-(pi_logits + t)), 1.0)  # P(not dropped | y)
+    d_log_mean = from_nb * (mean - y) * theta / (theta + mean)
+    # digamma(y + theta) - digamma(theta) = the sum of 1 / (theta + k) over k below y
+    digamma = special.digamma(y + theta) - special.digamma(theta)
+    d_theta = np.log1p(mean / theta) + (y - mean) / (theta + mean) - digamma
+    slope = special.expit(inverse_softplus(theta))  # of softplus
+    inside = (theta > losses.THETA_RANGE[0] * 1.001) & (theta < losses.THETA_RANGE[1] * 0.999)
+    d_theta_raw = from_nb * d_theta * slope
+    d_pi = special.expit(pi_logits) - np.where(y == 0, special.expit(pi_logits + t), 0.0)
+
+    inner = (mean > 1.001e-5) & (mean < 0.999e6)  # at the bounds the clip may stop the gradient
+    scale = from_nb * (np.abs(mean) + y) * theta / (theta + mean)
+    assert (np.abs(found[0] - d_log_mean) <= 1e-4 * scale + 1e-6)[inner].all()
+    sizes = np.abs(np.log1p(mean / theta)) + np.abs(y - mean) / (theta + mean) + np.abs(digamma)
+    assert (np.abs(found[1] - d_theta_raw) <= 1e-4 * from_nb * slope * sizes + 1e-6)[inside].all()
+    assert (np.abs(found[2] - d_pi) <= 1e-5).all()
+
+
+def test_zinb_outside_its_bounds_is_flat_and_finite():
+    """A head that runs away is clipped before exp: finite loss, zero gradient, never NaN."""
+    heads = [tf.constant([[x]], tf.float32) for x in (500.0, 1e9, 0.0)]
+    for y in (0.0, 3.0):
+        target = losses.zinb_target(np.array([[y]]), None)
+        with tf.GradientTape() as tape:
+            tape.watch(heads)
+            loss = losses.zinb_nll(target, *heads)
+        gradients = tape.gradient(loss, heads)
+        assert np.isfinite(loss)
+        assert float(gradients[0][0, 0]) == 0.0
+        assert float(gradients[1][0, 0]) == 0.0
+
+
+def test_zinb_mean_is_scaled_by_the_size_factor():
+    y = np.array([[0.0, 3.0], [5.0, 1.0]])
+    factor = np.array([0.5, 4.0])
+    heads = raw_heads(np.full((2, 2), 2.0), np.full((2, 2), 1.3), np.full((2, 2), -1.0))
+    found = losses.zinb_nll_entries(losses.zinb_target(y, factor), *heads).numpy()
+    expected = reference_nll(y, 2.0 * factor[:, None], 1.3, -1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_zinb_of_z_scores_takes_the_zero_branch_below_zero():
+    """The published target: entries up to 1e-8 count as zeros, the others need not be whole."""
+    y = np.array([[-1.2, 0.0, 0.7, 5.25]])
+    heads = raw_heads(np.full((1, 4), 0.8), np.full((1, 4), 2.0), np.full((1, 4), 0.3))
+    found = losses.zinb_nll_entries(losses.zinb_target(y, None), *heads).numpy()
+    expected = reference_nll(np.maximum(y, 0.0), 0.8, 2.0, 0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def random_factors(n_cells, width=16, seed=0):
+    rng = np.random.default_rng(seed)
+    left, right = rng.normal(0, 0.7, (2, n_cells, width))
+    adjacency = rng.random((n_cells, n_cells)) < 0.1
+    rows, cols = np.nonzero(adjacency)
+    edges = losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32))
+    return tf.constant(left, tf.float32), tf.constant(right, tf.float32), adjacency, edges
+
+
+@pytest.mark.parametrize("n_cells", [1, 7, 64, 65])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_blocked_adjacency_loss_is_the_dense_one(n_cells, compiled):
+    """Value and gradient, N below, at and past a multiple of the block."""
+    left, right, adjacency, edges = random_factors(n_cells)
+
+    def blocked():
+        with tf.GradientTape() as tape:
+            tape.watch([left, right])
+            loss = losses.adjacency_mse(left, right, edges, block_rows=16)
+        return loss, tape.gradient(loss, [left, right])
+
+    with tf.GradientTape() as tape:
+        tape.watch([left, right])
+        probability = tf.sigmoid(tf.matmul(left, right, transpose_b=True))
+        dense = tf.reduce_mean(tf.square(probability - tf.constant(adjacency, tf.float32)))
+    expected = tape.gradient(dense, [left, right])
+
+    loss, found = tf.function(blocked, jit_compile=True)() if compiled else blocked()
+    np.testing.assert_allclose(loss, dense, rtol=1e-5)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
+
+
+def test_adjacency_loss_by_hand():
+    """Two cells, one edge, logits 0: (1/2 - 1)^2 once and (1/2)^2 three times, over four."""
+    zeros = tf.zeros([2, 3])
+    edges = losses.Edges(tf.constant([0]), tf.constant([1]))
+    assert float(losses.adjacency_mse(zeros, zeros, edges)) == pytest.approx(0.25)
+
+
+def test_target_distribution_by_hand():
+    """q^2 over the column sums 1.2 and 0.8, then each row to one."""
+    q = tf.constant([[0.8, 0.2], [0.4, 0.6]])
+    weight = np.array([[0.64 / 1.2, 0.04 / 0.8], [0.16 / 1.2, 0.36 / 0.8]])
+    expected = weight / weight.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(losses.target_distribution(q), expected, rtol=1e-6)
+
+
+def test_kl_by_hand_in_both_directions():
+    p = tf.constant([[0.9, 0.1], [0.5, 0.5]])
+    q = tf.constant([[0.6, 0.4], [0.5, 0.5]])
+    pq = (0.9 * np.log(0.9 / 0.6) + 0.1 * np.log(0.1 / 0.4)) / 2
+    qp = (0.6 * np.log(0.6 / 0.9) + 0.4 * np.log(0.4 / 0.1)) / 2
+    assert float(losses.kl_divergence(p, q, direction="pq")) == pytest.approx(pq, rel=1e-5)
+    assert float(losses.kl_divergence(p, q, direction="qp")) == pytest.approx(qp, rel=1e-5)
+    certain = tf.constant([[1.0, 0.0]])
+    assert np.isfinite(losses.kl_divergence(certain, 1.0 - certain, direction="pq"))

@@ -1,0 +1,137 @@
+"""Preprocessing against plain NumPy, and on data with less than was asked for."""
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import preprocess
+from utils import InputError
+
+
+def counts(n_cells=50, n_genes=80, seed=0):
+    """Three groups of cells, each with genes of its own; sparse float32."""
+    rng = np.random.default_rng(seed)
+    rate = rng.gamma(0.6, 1.0, n_genes) * np.ones((n_cells, 1))
+    for group in range(3):
+        rate[group::3, group * 5 : group * 5 + 5] += 6.0
+    depth = rng.uniform(0.5, 2.0, (n_cells, 1))
+    return ad.AnnData(sp.csr_matrix(rng.poisson(rate * depth).astype(np.float32)))
+
+
+def prepare(adata, **changes):
+    settings = {"n_genes": 30, "gene_selection": "seurat", "clip": None, "n_pcs": 10, "k": 5}
+    settings |= {"symmetric": False, "seed": 1} | changes
+    return preprocess.prepare(adata, **settings)
+
+
+def test_drop_empty_takes_genes_then_cells_and_keeps_the_names_together():
+    matrix = np.array([[1, 0, 2], [0, 0, 0], [0, 0, 3]], dtype=np.float32)
+    adata = ad.AnnData(sp.csr_matrix(matrix))
+    adata.obs_names, adata.var_names = ["a", "empty", "c"], ["x", "none", "z"]
+    kept = preprocess.drop_empty(adata)
+    assert list(kept.obs_names) == ["a", "c"]
+    assert list(kept.var_names) == ["x", "z"]
+    with pytest.raises(InputError, match="every count is zero"):
+        preprocess.drop_empty(ad.AnnData(sp.csr_matrix((3, 3), dtype=np.float32)))
+
+
+def test_normalise_is_log_of_counts_over_size_factors():
+    adata = counts()
+    dense = adata.X.toarray().astype(np.float64)
+    normalised = preprocess.normalise(adata)
+    depth = dense.sum(axis=1)
+    factor = depth / np.median(depth)
+    np.testing.assert_allclose(normalised.obs["size_factor"], factor)
+    np.testing.assert_allclose(normalised.X.toarray(), np.log1p(dense / factor[:, None]), rtol=1e-5)
+    np.testing.assert_array_equal(normalised.layers["counts"].toarray(), dense)
+
+
+def test_scale_is_a_z_score_with_the_sample_deviation_then_a_clip():
+    matrix = np.random.default_rng(0).normal(3, 2, (30, 4)).astype(np.float32)
+    z = (matrix - matrix.mean(0)) / matrix.std(0, ddof=1)
+    for clip in (None, 1.0):
+        scaled = preprocess.scale(ad.AnnData(sp.csr_matrix(matrix)), clip=clip).X
+        expected = z if clip is None else np.clip(z, -clip, clip)
+        np.testing.assert_allclose(scaled, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["seurat", "seurat_v3", "cell_ranger", "pearson"])
+def test_every_gene_selection_finds_the_marker_genes(method):
+    """The first 15 of 600 genes are on in one group of cells only, at the mean of any gene."""
+    rng = np.random.default_rng(0)
+    rate = rng.gamma(2.0, 2.0, 600) * np.ones((240, 1))
+    for gene in range(15):
+        on = np.arange(240) % 3 == gene % 3
+        rate[:, gene] *= np.where(on, 3.0, 0.0)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    chosen = prepare(adata, gene_selection=method, n_genes=40)
+    assert chosen.n_vars == 40
+    assert len({str(gene) for gene in range(15)} & set(chosen.var_names)) >= 12
+
+
+def test_seurat_v3_gives_way_where_its_loess_fails(monkeypatch, caplog):
+    mark = preprocess._mark_variable_genes
+
+    def failing(adata, n_genes, method):
+        if method == "seurat_v3":
+            raise ValueError("reciprocal condition number")
+        mark(adata, n_genes, method)
+
+    monkeypatch.setattr(preprocess, "_mark_variable_genes", failing)
+    chosen = prepare(counts(), gene_selection="seurat_v3")
+    assert chosen.n_vars == 30
+    assert "seurat_v3 failed" in caplog.text
+    np.testing.assert_array_equal(chosen.var_names, prepare(counts()).var_names)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_knn_graph_against_all_distances(symmetric):
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    nearest = np.argsort(distance, axis=1)[:, :6]  # the cell itself is at 0
+    expected = np.zeros((40, 40))
+    np.put_along_axis(expected, nearest, 1.0, axis=1)
+    if symmetric:
+        expected = np.maximum(expected, expected.T)
+    graph = preprocess.knn_graph(points, k=6, symmetric=symmetric)
+    assert graph.dtype == np.float32
+    np.testing.assert_array_equal(graph.toarray(), expected)
+
+
+def test_knn_graph_of_identical_cells_keeps_each_cell_in_its_own_row():
+    graph = preprocess.knn_graph(np.zeros((8, 2)), k=3, symmetric=False).toarray()
+    np.testing.assert_array_equal(graph.diagonal(), 1)
+    np.testing.assert_array_equal(graph.sum(axis=1), 3)
+
+
+def test_k_must_be_below_the_number_of_cells():
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    assert preprocess.knn_graph(points, k=4, symmetric=False).nnz == 20
+    with pytest.raises(InputError, match=r"--k_neighbors 5 .* number of cells \(5\)"):
+        preprocess.knn_graph(points, k=5, symmetric=False)
+
+
+def test_prepared_data_have_the_promised_keys():
+    prepared = prepare(counts())
+    assert prepared.shape == (50, 30)
+    assert prepared.X.dtype == np.float32
+    assert prepared.obsm["X_pca"].shape == (50, 10)
+    assert prepared.obsp["connectivities"].shape == (50, 50)
+    assert sp.issparse(prepared.layers["counts"])
+    np.testing.assert_array_equal(np.diff(prepared.obsp["connectivities"].indptr), 5)
+
+
+def test_what_is_fewer_than_asked_for_is_used_and_said(caplog):
+    caplog.set_level("INFO", logger="sctag")
+    prepared = prepare(counts(n_genes=40), n_genes=2000, n_pcs=50)
+    assert prepared.n_vars == 40
+    assert prepared.obsm["X_pca"].shape == (50, 40)
+    assert "all 40 kept (2000 were asked for)" in caplog.text
+    assert "40 components (50 were asked for)" in caplog.text
+
+
+def test_preparation_repeats_itself():
+    first, second = prepare(counts()), prepare(counts())
+    np.testing.assert_array_equal(first.obsm["X_pca"], second.obsm["X_pca"])
+    assert (first.obsp["connectivities"] != second.obsp["connectivities"]).nnz == 0

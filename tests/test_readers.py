@@ -1,0 +1,551 @@
+"""Files of the real formats, whole and broken: what is read, and the sentence that refuses."""
+
+import os
+import re
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import readers
+from utils import InputError
+
+COUNTS = np.array([[0, 3, 0], [1, 0, 2], [0, 0, 7], [5, 1, 0]])
+CELLS, GENES = ["c0", "c1", "c2", "c3"], ["g0", "g1", "g2"]
+LABELS = ["T", "B", "T", "NK"]
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED_SETS = {  # name: cells, genes, classes
+    "Mix_10x_3cl": (895, 894, 3),
+    "Pollen": (299, 21471, 11),
+    "Segerstolpe": (702, 2000, 6),
+    "Joost_skin": (720, 20388, 5),
+    "Zilionis_lung_800": (800, 22002, 4),
+    "Mix_CELseq2_5cl": (909, 16074, 5),
+    "Baron_mouse": (1886, 14861, 13),
+    "Mouse_bladder_MCA_2100": (2100, 19079, 16),
+    "PBMC_facs": (3774, 16791, 5),
+    "Worm_neuron": (4186, 13488, 10),
+    "PBMC_10x_4k": (4271, 2000, 8),
+    "Young": (5685, 2000, 11),
+}
+
+
+def csr_pieces(counts=COUNTS, dtype=np.int16):
+    matrix = sp.csr_matrix(counts)
+    return {
+        "data": matrix.data.astype(dtype),
+        "indices": matrix.indices,
+        "indptr": matrix.indptr,
+        "shape": np.array(matrix.shape),
+    }
+
+
+def fixed(strings):
+    return np.char.encode(strings, "utf-8")
+
+
+def write(path, **changes):
+    """The published layout, with datasets replaced ({name: array}) or left out ({name: None})."""
+    content = {"exprs/" + name: piece for name, piece in csr_pieces().items()} | {
+        "obs_names": fixed(CELLS),
+        "var_names": fixed(GENES),
+        "obs/cell_type1": fixed(LABELS),
+        "uns/note": np.array([1]),
+    }
+    if "exprs" in changes:
+        content = {name: value for name, value in content.items() if "exprs/" not in name}
+    with h5py.File(path, "w") as file:
+        for name, value in (content | changes).items():
+            if value is not None:
+                file[name] = value
+    return path
+
+
+@pytest.fixture
+def h5(tmp_path):
+    return tmp_path / "data.h5"
+
+
+@pytest.fixture
+def h5ad(tmp_path):
+    return tmp_path / "cells.h5ad"
+
+
+def annotated(counts=None):
+    counts = COUNTS.astype(np.float32) if counts is None else counts
+    obs = pd.DataFrame({"cell_type1": pd.Categorical(LABELS)}, index=CELLS)
+    return ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES))
+
+
+def refused(path, words, **options):
+    """Assert one InputError with the path and these words, on one line."""
+    with pytest.raises(InputError, match=words) as error:
+        readers.read(path, **options)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def check_content(adata):
+    assert isinstance(adata.X, sp.csr_matrix)
+    assert adata.X.dtype == np.float32
+    assert adata.X.has_canonical_format
+    assert adata.X.nnz == np.count_nonzero(COUNTS)
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS)
+    assert adata.obs_names.tolist() == CELLS
+    assert adata.var_names.tolist() == GENES
+    assert readers.read_labels(adata, "cell_type1").tolist() == LABELS
+    assert "cell_name" not in adata.obs
+    assert "gene_name" not in adata.var
+
+
+# ---- locate
+
+
+def test_locate_finds_the_file(tmp_path):
+    (tmp_path / "Young").mkdir()
+    path = write(tmp_path / "Young" / "data.h5")
+    assert readers.locate("Young", tmp_path) == path
+
+
+def test_locate_names_what_is_present(tmp_path):
+    for name in ("Young", "Pollen"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "data.h5")
+    (tmp_path / "no_data_in_it").mkdir()
+    with pytest.raises(InputError, match=r"no data set 'Yung' in .*: Pollen, Young$"):
+        readers.locate("Yung", tmp_path)
+
+
+def test_locate_names_twenty_of_many(tmp_path):
+    for i in range(23):
+        (tmp_path / f"set{i:02d}").mkdir()
+        (tmp_path / f"set{i:02d}" / "data.h5").touch()
+    with pytest.raises(InputError, match=r": set00, .*, set19 and 3 more$"):
+        readers.locate("other", tmp_path)
+
+
+def test_locate_in_an_empty_folder_and_in_none(tmp_path):
+    with pytest.raises(InputError, match="none is there"):
+        readers.locate("Young", tmp_path)
+    with pytest.raises(InputError, match=r"data folder .*/absent does not exist"):
+        readers.locate("Young", tmp_path / "absent")
+
+
+# ---- read: what is the same however it is written
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float16, ">f8"])
+def test_csr_pieces_of_any_type(h5, dtype):
+    pieces = {f"exprs/{name}": piece for name, piece in csr_pieces(dtype=dtype).items()}
+    check_content(readers.read(write(h5, **pieces)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float64])
+def test_dense(h5, dtype):
+    check_content(readers.read(write(h5, exprs=COUNTS.astype(dtype))))
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64])
+def test_h5ad(h5ad, form, dtype):
+    annotated(form(COUNTS.astype(dtype))).write_h5ad(h5ad)
+    check_content(readers.read(h5ad))
+
+
+def test_h5ad_under_another_suffix(h5):
+    annotated().write_h5ad(h5)
+    check_content(readers.read(h5))
+    with h5py.File(h5, "r+") as file:
+        del file.attrs["encoding-type"]
+    check_content(readers.read(h5))
+
+
+def test_published_layout_under_the_suffix_of_anndata(h5ad):
+    check_content(readers.read(write(h5ad)))
+
+
+def test_h5ad_layer_and_what_is_left_behind(h5ad):
+    adata = annotated(np.log1p(COUNTS))
+    adata.layers["counts"] = COUNTS
+    adata.obsm["X_pca"] = np.ones((4, 2))
+    adata.obsp["connectivities"] = sp.eye(4, format="csr")
+    adata.uns["too_new"] = np.ones(1)
+    adata.write_h5ad(h5ad)
+    with h5py.File(h5ad, "r+") as file:
+        file["uns/too_new"].attrs["encoding-type"] = "of tomorrow"
+    adata = readers.read(h5ad, layer="counts")
+    check_content(adata)
+    assert not any(map(len, (adata.layers, adata.obsm, adata.obsp, adata.uns)))
+
+
+def test_h5ad_from_before_anndata_0_7(h5ad):
+    with h5py.File(h5ad, "w") as file:
+        file["X"] = COUNTS
+        file["obs"] = np.array(
+            [(name.encode(), code) for name, code in zip(CELLS, [2, 0, 2, 1], strict=True)],
+            dtype=[("index", "S2"), ("cell_type1", "i1")],
+        )
+        file["var"] = np.array([(name.encode(),) for name in GENES], dtype=[("index", "S2")])
+        file["uns/cell_type1_categories"] = fixed(["B", "NK", "T"])
+    check_content(readers.read(h5ad))
+
+
+def test_strings_of_variable_length(h5):
+    check_content(
+        readers.read(write(h5, obs_names=CELLS, var_names=GENES, **{"obs/cell_type1": LABELS}))
+    )
+
+
+def test_strings_beyond_ascii(h5):
+    labels = ["é", "è", "é", "β"]
+    for written in (labels, fixed(labels)):
+        adata = readers.read(write(h5, **{"obs/cell_type1": written}))
+        assert readers.read_labels(adata, "cell_type1").tolist() == labels
+    latin1 = np.array([label.encode("latin-1") for label in ["é", "è", "é", "T"]])
+    adata = readers.read(write(h5, **{"obs/cell_type1": latin1}))
+    assert readers.read_labels(adata, "cell_type1").tolist() == [r"\xe9", r"\xe8", r"\xe9", "T"]
+
+
+def test_columns_of_every_kind(h5):
+    columns = {
+        "obs/batch": np.array([3, 1, 3, 2]),
+        "obs/kind/codes": np.array([1, 0, -1, 1], dtype=np.int8),
+        "obs/kind/categories": fixed(["B", "T"]),
+        "obs/nested/inner": np.arange(4),
+        "obs/table": np.ones((4, 2)),
+        "obs/scalar": 1.0,
+        "obs/null": h5py.Empty("f4"),
+        "obs/pairs": np.zeros(4, dtype=[("a", "i4"), ("b", "i4")]),
+        "var/length": np.array([10.5, 2.0, 3.0]),
+    }
+    adata = readers.read(write(h5, **columns))
+    assert sorted(adata.obs) == ["batch", "cell_type1", "kind"]
+    assert adata.obs["kind"].tolist() == ["T", "B", None, "T"]
+    assert adata.var["length"].tolist() == [10.5, 2.0, 3.0]
+    assert readers.read_labels(adata, "batch").tolist() == ["3", "1", "3", "2"]
+
+
+def test_names_and_groups_may_be_absent(h5):
+    with h5py.File(h5, "w") as file:
+        file["exprs"] = COUNTS
+    adata = readers.read(h5)
+    assert adata.obs_names.tolist() == ["cell_0", "cell_1", "cell_2", "cell_3"]
+    assert adata.var_names.tolist() == ["gene_0", "gene_1", "gene_2"]
+    assert readers.read_labels(adata, "cell_type1") is None
+
+
+def test_repeated_names_are_made_unique(h5, h5ad):
+    cells, genes = ["a", "a", "a-1", "a"], ["g", "h", "g"]
+    write(h5, obs_names=fixed(cells), var_names=fixed(genes))
+    adata = annotated()
+    adata.obs.index = pd.Index(cells, name="cell_name")
+    adata.var.index = genes
+    with pytest.warns(UserWarning, match="names are not unique"):
+        ad.AnnData(adata.X, adata.obs, adata.var).write_h5ad(h5ad)
+    for path in (h5, h5ad):
+        adata = readers.read(path)
+        assert adata.obs_names.is_unique
+        assert adata.var_names.tolist() == ["g", "h", "g-1"]
+        assert adata.obs["cell_name"].tolist() == cells
+        assert adata.var["gene_name"].tolist() == genes
+        assert readers.read_labels(adata, "cell_type1").tolist() == LABELS
+        adata.write_h5ad(path.with_suffix(".again"))
+
+
+def test_sparse_matrix_not_in_canonical_form(h5, h5ad):
+    data, indices, indptr = np.array([200, 0, 100, 1], np.uint8), [2, 1, 2, 0], [0, 3, 4]
+    with h5py.File(h5, "w") as file:
+        pieces = {"data": data, "indices": indices, "indptr": indptr, "shape": [2, 3]}
+        for name, piece in pieces.items():
+            file[f"exprs/{name}"] = piece
+    ad.AnnData(sp.csr_matrix((data, indices, indptr), shape=(2, 3))).write_h5ad(h5ad)
+    for path in (h5, h5ad):
+        adata = readers.read(path)
+        assert adata.X.has_canonical_format
+        assert adata.X.nnz == 2  # the stored zero is gone
+        np.testing.assert_array_equal(adata.X.toarray(), [[0, 0, 300], [1, 0, 0]])
+
+
+def test_counts_beyond_float32_stay_exact(h5):
+    adata = readers.read(write(h5, exprs=np.where(COUNTS == 7, 2**24 + 1, COUNTS)))
+    assert adata.X.dtype == np.float64
+    assert adata.X[2, 2] == 2**24 + 1
+
+
+# ---- read: what is refused
+
+
+def test_missing_file_names_the_data_files_beside_it(tmp_path):
+    for name in ("b.h5ad", "a.h5", "notes.txt"):
+        (tmp_path / name).touch()
+    refused(tmp_path / "c.h5", r"no such file.*: a\.h5, b\.h5ad$")
+    refused(tmp_path / "absent" / "c.h5", "folder .*/absent does not exist")
+
+
+def test_not_a_file_that_can_be_read(tmp_path, h5, monkeypatch):
+    refused(tmp_path, "is a directory")
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "not a regular file")
+    h5.touch()
+    refused(h5, "is empty")
+    h5.write_text("gene,cell\n")
+    refused(h5, "not an HDF5 file")
+    refused(tmp_path / ("x" * 300), r"cannot be read \(.*name too long")
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    refused(h5, r"cannot be read \(.*Permission denied\): check its name and permissions")
+
+
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".h5", ".h5ad"])
+def test_truncated(tmp_path, part, suffix):
+    path = tmp_path / f"cut{suffix}"
+    counts = np.random.default_rng(0).poisson(1.0, (60, 50))
+    if suffix == ".h5":
+        write(path, exprs=counts, obs_names=None, var_names=None, **{"obs/cell_type1": None})
+    else:
+        ad.AnnData(counts).write_h5ad(path)
+    assert readers.read(path).shape == (60, 50)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    refused(path, "cannot be read .*(truncated|signature|unable).*cut short")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".h5ad"])
+def test_damaged_inside(tmp_path, suffix):
+    path = tmp_path / f"bad{suffix}"
+    counts = np.random.default_rng(0).poisson(1.0, (60, 50))
+    with h5py.File(path, "w") as file:
+        name = "exprs" if suffix == ".h5" else "X"
+        file.create_dataset(name, data=counts, compression="gzip", chunks=(60, 50))
+        chunk = file[name].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    refused(path, "cannot be read .*damaged")
+
+
+def test_larger_than_memory(h5):
+    with h5py.File(h5, "w") as file:
+        file.create_dataset("exprs", shape=(2**32, 2**16), chunks=(1, 64), dtype="f8")
+    refused(h5, "cannot be read .*does not fit into the memory")
+
+
+def test_unknown_contents_name_the_keys(h5):
+    with h5py.File(h5, "w") as file:
+        file["matrix/data"] = [1]
+        file["version"] = 2
+    refused(h5, r"exprs, the counts, is missing \(the file holds: matrix, version\)")
+
+
+@pytest.mark.parametrize("piece", ["data", "indices", "indptr", "shape"])
+def test_exprs_lacks_a_piece(h5, piece):
+    refused(write(h5, **{f"exprs/{piece}": None}), f"exprs lacks {piece} of its pieces")
+    refused(write(h5, **{f"exprs/{piece}": fixed(["a", "b"])}), f"exprs: {piece} must be numbers")
+    refused(write(h5, **{f"exprs/{piece}": 3}), f"exprs: {piece} must be numbers")
+
+
+@pytest.mark.parametrize(
+    ("piece", "value", "words"),
+    [
+        ("indptr", [0, 1, 3, 6], "index pointer size"),
+        ("indptr", [0, 1, 3, 4, 5], "indptr ends at 5, data has 6"),
+        ("indptr", [0, 1, 3, 4, 9], "index pointer"),
+        ("indptr", [0, 3, 1, 4, 6], "indptr must be a non-decreasing sequence"),
+        ("indptr", [], "index pointer size"),
+        ("indices", [1, 0, 2, 2, 0, 3], "indices must be < 3"),
+        ("indices", [1, 0, 2, 2, 0, -1], "indices must be >= 0"),
+        ("indices", [1, 0, 2], "indices and data should have the same size"),
+        ("data", [1, 2, 3], "indices and data should have the same size"),
+        ("shape", [3, 4], "index pointer size"),
+        ("shape", [4], "shape"),
+        ("shape", [-4, 3], "shape"),
+    ],
+)
+def test_pieces_disagree(h5, piece, value, words):
+    write(h5, **{f"exprs/{piece}": np.array(value, dtype=np.int64)})
+    refused(h5, f"exprs: its pieces do not make a CSR matrix of shape .*{words}")
+
+
+def test_sizes_disagree(h5):
+    refused(write(h5, obs_names=fixed(CELLS[:3])), "obs_names has 3 entries for the 4 cells")
+    refused(write(h5, var_names=fixed(CELLS)), "var_names has 4 entries for the 3 genes")
+    refused(write(h5, **{"obs/age": np.ones(5)}), "obs/age has 5 entries for the 4 cells")
+    refused(write(h5, **{"var/length": np.ones(4)}), "var/length has 4 entries for the 3 genes")
+    refused(write(h5, obs_names=np.ones((4, 1))), "obs_names is not a list of names")
+
+
+@pytest.mark.parametrize(
+    "exprs", [np.ones(3), np.ones((2, 2, 2)), 1.0, h5py.Empty("f4"), [[b"a", b"b"]], 1j * COUNTS]
+)
+def test_exprs_is_no_matrix_of_numbers(h5, exprs):
+    refused(write(h5, exprs=exprs), "exprs is not a matrix of numbers, cells x genes")
+
+
+def test_layer_of_the_published_layout(h5):
+    refused(write(h5), "--layer counts is for .h5ad files only", layer="counts")
+
+
+def test_h5ad_without_the_matrix_asked_for(h5ad):
+    adata = annotated()
+    adata.write_h5ad(h5ad)
+    refused(h5ad, "no layer 'raw', choose --layer from: none is there", layer="raw")
+    adata.layers["spliced"] = adata.layers["counts"] = adata.X
+    adata.X = None
+    adata.write_h5ad(h5ad)
+    refused(h5ad, "no layer 'raw', choose --layer from: counts, spliced", layer="raw")
+    refused(h5ad, "X is absent, choose --layer from: counts, spliced")
+    check_content(readers.read(h5ad, layer="counts"))
+
+
+def test_h5ad_which_disagrees_with_itself(h5ad):
+    annotated(sp.csr_matrix(COUNTS)).write_h5ad(h5ad)
+    with h5py.File(h5ad, "r+") as file:
+        file["X/indices"][0] = 3
+    refused(h5ad, "cannot be read .*indices must be < 3")
+    annotated().write_h5ad(h5ad)
+    with h5py.File(h5ad, "r+") as file:
+        del file["X"]
+        file["X"] = COUNTS[:3]
+    refused(h5ad, re.escape("the shape of X, (3, 3), disagrees with 4 cells in obs"))
+    with h5py.File(h5ad, "r+") as file:
+        del file["obs"]
+    refused(h5ad, "cannot be read .*obs")
+
+
+# ---- check_counts
+
+
+def check(values, *, round_counts=False):
+    return readers.check_counts(sp.csr_matrix(values), round_counts=round_counts, where="a.h5")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_whole_values_are_counts(dtype):
+    counts = sp.csr_matrix(COUNTS.astype(dtype))
+    checked, warning = readers.check_counts(counts, round_counts=True, where="a.h5")
+    assert checked is counts
+    assert warning is None
+
+
+def test_whole_counts_of_equal_depth_are_counts():
+    assert check([[1.0, 2.0], [3.0, 0.0]])[1] is None
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_no_cells_or_no_genes(shape):
+    with pytest.raises(InputError, match=f"a.h5: {shape[0]} cells x {shape[1]} genes"):
+        check(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "NaN"), (-np.inf, "infinite"), (-0.5, "negative, as in scaled")]
+)
+@pytest.mark.parametrize("round_counts", [False, True])
+def test_impossible_values(value, words, round_counts):
+    values = COUNTS.astype(float)
+    values[1, 2] = values[3, 0] = value
+    words = f"a.h5: 2 of 6 stored values are {words}.*, the first at cell 1, gene 2"
+    with pytest.raises(InputError, match=words):
+        check(values, round_counts=round_counts)
+
+
+def poisson_counts():
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(0.5, 2.0, (40, 1))
+    return rng.poisson(depth * rng.gamma(0.5, 4.0, 30)).astype(float)
+
+
+def scaled_depth(counts, target):
+    return counts / counts.sum(axis=1, keepdims=True) * target
+
+
+@pytest.mark.parametrize(
+    ("normalise", "words"),
+    [
+        (lambda x: scaled_depth(x, 1e4), "all cells have the same sum:"),
+        (lambda x: np.vstack([0 * x[:1], scaled_depth(x, 1.0)]), "all cells have the same sum:"),
+        (lambda x: np.log1p(scaled_depth(x, 1e4)), "same sum once log1p is undone"),
+        (lambda x: np.log2(1 + scaled_depth(x, 1e4)), "the largest is .* are not whole"),
+        (lambda x: np.log1p(x[:, :9]), "the largest is .* are not whole"),
+        (np.sqrt, "the largest is .* are not whole"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("round_counts", [False, True])
+def test_normalised_values_are_refused(normalise, words, dtype, round_counts):
+    values = normalise(poisson_counts()).astype(dtype)
+    with pytest.raises(InputError, match=f"a.h5: the values look normalised.*{words}.*--layer"):
+        check(values, round_counts=round_counts)
+
+
+def test_expected_counts_are_rounded_up_if_asked():
+    values = np.array([[0, 3.2, 0], [1, 0, 2], [0, 0.5, 7], [5, 1, 0]])
+    counts = sp.csr_matrix(values)
+    with pytest.raises(InputError, match=r"2 of 7 non-zero values are not whole.*--round_counts"):
+        readers.check_counts(counts, round_counts=False, where="a.h5")
+    rounded, warning = readers.check_counts(counts, round_counts=True, where="a.h5")
+    np.testing.assert_array_equal(rounded.toarray(), np.ceil(values))
+    np.testing.assert_array_equal(counts.toarray(), values)
+    assert warning == "a.h5: 2 of 7 non-zero values are not whole and were rounded up"
+
+
+def test_large_expected_counts_do_not_overflow():
+    values = poisson_counts() * 1e3 + 0.25
+    assert check(values, round_counts=True)[0].max() > 1e3
+
+
+# ---- read_labels
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["T", "", None, "B"], ["T", None, None, "B"]),
+        (pd.Categorical(["T", "B", None, "T"]), ["T", "B", None, "T"]),
+        (pd.Categorical([2, 1, 2, 1]), ["2", "1", "2", "1"]),
+        ([3, 1, 2, 3], ["3", "1", "2", "3"]),
+        (np.array([3, np.nan, 1.5, 2], dtype=np.float32), ["3", None, "1.5", "2"]),
+        (pd.array([1, None, 2, 3], dtype="Int64"), ["1", None, "2", "3"]),
+        (pd.array(["a", None, "b", ""], dtype="string"), ["a", None, "b", None]),
+        ([True, False, True, True], ["True", "False", "True", "True"]),
+    ],
+)
+def test_labels_are_strings(column, expected):
+    adata = annotated()
+    adata.obs["label"] = column
+    labels = readers.read_labels(adata, "label")
+    assert labels.tolist() == expected
+    assert labels.dtype == object
+    assert labels.index.equals(adata.obs_names)
+    assert labels.name == "label"
+    assert readers.read_labels(adata, "absent") is None
+
+
+# ---- the real data sets
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the folder {SHARED} is absent")
+@pytest.mark.parametrize("name", SHARED_SETS)
+def test_shared_data_set(name):
+    path = readers.locate(name, SHARED)
+    adata = readers.read(path)
+    counts, warning = readers.check_counts(adata.X, round_counts=False, where=str(path))
+    assert warning is None
+    assert counts.dtype == np.float32
+    labels = readers.read_labels(adata, "cell_type1")
+    assert labels.notna().all()
+    assert (*adata.shape, labels.nunique()) == SHARED_SETS[name]
+    assert ("cell_name" in adata.obs) == (name == "PBMC_facs")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the folder {SHARED} is absent")
+def test_every_shared_folder_is_in_the_table():
+    assert {folder.parent.name for folder in SHARED.glob("*/data.h5")} == {*SHARED_SETS}

@@ -1,0 +1,149 @@
+"""The two phases on a small graph, against a plain, slow road with dense matrices."""
+
+import anndata as ad
+import keras
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import tensorflow as tf
+
+import losses
+import model
+import preprocess
+import training
+from utils import TrainingError
+
+WEIGHTS = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """75 cells (no multiple of a block), 20 genes, three groups."""
+    rng = np.random.default_rng(0)
+    rate = np.full((75, 20), 1.0)
+    for group in range(3):
+        rate[group::3, group * 6 : group * 6 + 6] = 8.0
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    settings = {"n_genes": 20, "gene_selection": "seurat", "clip": 10.0, "n_pcs": 5, "k": 6}
+    return preprocess.prepare(adata, symmetric=False, seed=0, **settings)
+
+
+def network(**changes):
+    settings = {"n_genes": 20, "hidden_dim": 16, "latent_dim": 4, "decoder_dims": [8, 16]}
+    settings |= {"hops": 2, "repeated": False, "dropout": 0.0, "seed": 1} | changes
+    return model.SCTAG(**settings)
+
+
+def tensors(adata, net, zinb_target="counts"):
+    return training.training_data(
+        adata, n_propagations=net.n_propagations, direction="ax", zinb_target=zinb_target
+    )
+
+
+def slow_step(net, adata, data, optimizer, p):
+    """The same step, eager, with the layers' own calls and N x N matrices."""
+    graph = data.graph
+    with tf.GradientTape() as tape:
+        x = tf.constant(adata.X)
+        z = net.encoder_2([net.encoder_1([x, graph.propagation]), graph.propagation])
+        left, right = net.decode_graph(z)
+        probability = tf.sigmoid(tf.matmul(left, right, transpose_b=True))
+        adjacency = tf.constant(adata.obsp["connectivities"].toarray())
+        adj = tf.reduce_mean(tf.square(probability - adjacency))
+        zinb = losses.zinb_nll(data.target, *net.decode_counts(z))
+        kl = 0.0 if p is None else losses.kl_divergence(p, net.assign(z), direction="pq")
+        total = WEIGHTS.adj * adj + WEIGHTS.zinb * zinb + WEIGHTS.kl * kl
+    variables = net.trainable_variables
+    optimizer.apply(tape.gradient(total, [v.value for v in variables]), variables)
+    return total
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "cluster"])
+def test_twenty_fast_steps_are_twenty_slow_steps(prepared, phase):
+    """Compiled, blocked and pre-propagated against eager and dense, from the same weights."""
+    fast, slow = network(), network()
+    data = tensors(prepared, fast)
+    p = None
+    if phase == "cluster":
+        centers = np.random.default_rng(1).normal(size=(3, 4))
+        for net in (fast, slow):
+            net.place_centers(centers, trainable=True)
+        q = fast.assign(fast.encode(data.graph, training=False))
+        p = losses.target_distribution(q)
+    step = training.make_step(fast, data, learning_rate=1e-3, weights=WEIGHTS, kl="pq")
+    optimizer = keras.optimizers.Adam(1e-3)
+    for _ in range(20):
+        fast_total = float(step(p).total)
+        slow_total = float(slow_step(slow, prepared, data, optimizer, p))
+        assert fast_total == pytest.approx(slow_total, rel=1e-5)
+    assert step.experimental_get_tracing_count() == 1
+    for a, b in zip(fast.trainable_variables, slow.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
+    net = network()
+    raw = tensors(prepared, net).target
+    np.testing.assert_array_equal(raw.y, prepared.layers["counts"].toarray())
+    log_factor = np.log(prepared.obs["size_factor"].to_numpy(np.float32))[:, None]
+    np.testing.assert_allclose(raw.log_size_factor, log_factor, atol=1e-6)
+    scaled = tensors(prepared, net, "scaled").target
+    np.testing.assert_array_equal(scaled.y, prepared.X)
+    np.testing.assert_array_equal(scaled.log_size_factor, np.zeros((75, 1)))
+
+
+def run(net, data, **changes):
+    """Twelve epochs of clustering from the centres of the first three cells."""
+    z = training.embed(net, data)
+    net.place_centers(z[:3], trainable=changes.pop("trainable", True))
+    settings = {"epochs": 12, "learning_rate": 1e-2, "weights": WEIGHTS, "kl": "pq"}
+    settings |= {"update_interval": 5, "final_labels": "final", "quiet": True} | changes
+    return training.cluster(net, data, **settings)
+
+
+def test_pretraining_lowers_the_losses_and_records_every_epoch(prepared):
+    net = network(dropout=0.2)
+    data = tensors(prepared, net)
+    history = training.pretrain(
+        net, data, epochs=33, learning_rate=1e-2, weights=WEIGHTS, quiet=True
+    )
+    assert [row["epoch"] for row in history] == list(range(1, 34))
+    assert {row["phase"] for row in history} == {"pretrain"}
+    assert history[-1]["zinb"] < history[0]["zinb"]
+    assert all(row["kl"] == 0 for row in history)
+
+
+def test_final_labels_come_from_the_final_weights(prepared):
+    net = network()
+    data = tensors(prepared, net)
+    clustered = run(net, data)
+    q = net.assign(training.embed(net, data)).numpy()
+    np.testing.assert_allclose(clustered.q, q, atol=1e-5)
+    np.testing.assert_array_equal(clustered.labels, q.argmax(axis=1))
+
+
+def test_refresh_labels_come_from_the_last_refresh(prepared):
+    """Refreshes before epochs 1, 6 and 11: the q after ten epochs, as published."""
+    net, shorter = network(), network()
+    data = tensors(prepared, net)
+    clustered = run(net, data, final_labels="refresh")
+    after_ten = run(shorter, data, epochs=10, final_labels="final")
+    np.testing.assert_allclose(clustered.q, after_ten.q, atol=1e-5)
+    assert np.abs(clustered.q - net.assign(training.embed(net, data)).numpy()).max() > 1e-4
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_centers_move_only_when_trained(prepared, trainable):
+    net = network()
+    data = tensors(prepared, net)
+    start = training.embed(net, data)[:3]
+    run(net, data, trainable=trainable)
+    moved = np.abs(net.assignment.centers.numpy() - start).max()
+    assert (moved > 1e-3) == trainable
+
+
+def test_a_loss_that_is_not_finite_ends_the_phase_in_one_sentence(prepared):
+    net = network()
+    data = tensors(prepared, net)
+    with pytest.raises(TrainingError, match="lower learning rate"):
+        training.pretrain(net, data, epochs=40, learning_rate=1e30, weights=WEIGHTS, quiet=True)
