@@ -29,6 +29,8 @@ def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndar
     adjacency: (N, N) binary; a directed graph enters as (A + A^T)/2, as scikit-learn does with a
     warning. Returns labels (N,). scikit-learn's `SpectralClustering`, labels by `discretize`.
     """
+    if n_clusters == adjacency.shape[0]:  # ARPACK finds fewer eigenvectors than there are cells
+        return np.arange(n_clusters)
     affinity = ((adjacency + adjacency.T) * 0.5).tocsr()
     method = SpectralClustering(
         n_clusters, affinity="precomputed", assign_labels="discretize", random_state=seed

@@ -283,9 +283,13 @@ def _canonical(matrix: object, where: str) -> csr_matrix:
 
 
 def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> anndata.AnnData:
+    """AnnData with unique names, and with no column that anndata would not write again."""
     import anndata
 
     for frame, original in ((obs, "cell_name"), (var, "gene_name")):
+        frame.drop(columns="_index", errors="ignore", inplace=True)
+        nullable = frame.columns[frame.dtypes == "string"]
+        frame[nullable] = frame[nullable].astype(object)
         names = frame.index.astype(str).rename(None)
         if not names.is_unique:
             frame[original] = names.to_numpy()

@@ -21,6 +21,7 @@ from utils import InputError
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
+TABLES = (LABELS, DATA, HISTORY, METRICS, SETTINGS)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
@@ -35,13 +36,14 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
     If it does not, they vanish, and what `out_dir` held before is untouched. Raises InputError at
     once if `out_dir` holds a run's results and `overwrite` is off, or if it cannot be written.
     """
-    if (out_dir / SETTINGS).exists() and not overwrite:
-        raise InputError(
-            f"{out_dir} holds the results of another run: pass --overwrite to replace them, "
-            "or another folder as --out"
-        )
-    existed = out_dir.is_dir()
+    made = []
     try:
+        if not overwrite and any((out_dir / name).exists() for name in TABLES):
+            raise InputError(
+                f"{out_dir} holds the results of another run: pass --overwrite to replace them, "
+                "or another folder as --out"
+            )
+        made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
         out_dir.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out_dir))
     except OSError as error:
@@ -51,13 +53,15 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         ) from None
     try:
         yield staging
-        for file in sorted(staging.iterdir()):
+        # The settings go first and come last: where they stand, the other files belong to them.
+        (out_dir / SETTINGS).unlink(missing_ok=True)
+        for file in sorted(staging.iterdir(), key=lambda file: (file.name == SETTINGS, file.name)):
             os.replace(file, out_dir / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not existed:
+        for folder in made:
             with contextlib.suppress(OSError):  # it is not empty: the run went well
-                out_dir.rmdir()
+                folder.rmdir()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -67,17 +71,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions of what can change a result, this suite's commit among them, and the machine."""
-    suite = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    commit = None
+    with contextlib.suppress(OSError):  # no git on this machine
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
     return {
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "suite_commit": suite.stdout.strip() or None,
+        "suite_commit": commit or None,
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),

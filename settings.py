@@ -100,7 +100,8 @@ class Settings:
         """What the data are called in the results: --dataname, or the file's own name."""
         if self.data is None:
             return self.dataname
-        return self.data.parent.name if self.data.name == "data.h5" else self.data.stem
+        is_published = self.data.name == "data.h5"
+        return self.data.resolve().parent.name if is_published else self.data.stem
 
     @property
     def out_dir(self) -> Path:

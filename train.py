@@ -204,7 +204,11 @@ def run(settings: Settings) -> str:
                 labels=clustered.labels,
                 z=z,
                 q=clustered.q,
-                notes={"settings": described, "scores": scored["scores"]},
+                notes={
+                    "settings": described,
+                    "scores": scored["scores"],
+                    "history": clustered.history,
+                },
             )
             results.write_tables(staging, adata, clustered.history)
             network.save(staging)
@@ -250,6 +254,9 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, TrainingError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # the disk is full, say
+        print(f"train.py: error: the results were not written: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("train.py: interrupted; nothing was written", file=sys.stderr)
         return 130

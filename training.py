@@ -156,8 +156,18 @@ def pretrain(
 
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
-    """The embedding z (N, D) of every cell, dropout off."""
-    return network.encode(data.graph, training=False).numpy()
+    """The embedding z (N, D) of every cell, dropout off. Raises TrainingError if not finite."""
+    return _finite(network.encode(data.graph, training=False).numpy(), "the embedding")
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    """The values, checked: a step's losses are taken before its update, so none tells of the last.
+
+    Raises TrainingError if one is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise TrainingError(f"{what} is not finite after training: try a lower learning rate")
+    return values
 
 
 class Clustered(NamedTuple):
@@ -200,5 +210,6 @@ def cluster(
         return step(state["p"])
 
     history = _run_epochs("cluster", epochs, one_epoch, quiet=quiet)
-    q = (soft_assignment() if final_labels == "final" else state["q"]).numpy()
+    final = _finite(soft_assignment().numpy(), "the assignment")
+    q = final if final_labels == "final" else state["q"].numpy()
     return Clustered(labels=q.argmax(axis=1), q=q, history=history)

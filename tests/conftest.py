@@ -1,0 +1,133 @@
+"""What several test files need: a simulated data set, files of the published layout, the command.
+
+The command runs in this process, where it is quick; `test_train.py` also starts it once as a user
+does, in a process of its own.
+"""
+
+import contextlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+
+import train
+
+# Before any test module imports TensorFlow: the CPU gives every machine the same tests.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+N_CLUSTERS, N_CELLS, N_GENES = 3, 120, 200
+
+
+class Ran(NamedTuple):
+    """How a run of the command ended and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Simulated(NamedTuple):
+    """A data set of known clusters, and the file it was written to."""
+
+    path: Path
+    counts: np.ndarray
+    labels: np.ndarray
+    cells: np.ndarray
+    genes: np.ndarray
+
+
+def write_published(path, counts, *, labels=None, cells=None, genes=None, **columns) -> Path:
+    """A file of the published layout; `exprs` is left out where counts is None."""
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        obs = file.create_group("obs")
+        file.create_group("var")
+        file.create_group("uns")
+        if counts is not None:
+            file["exprs"] = counts
+        if cells is not None:
+            file["obs_names"] = np.asarray(cells, dtype=text)
+        if genes is not None:
+            file["var_names"] = np.asarray(genes, dtype=text)
+        if labels is not None:
+            obs["cell_type1"] = np.asarray(labels, dtype=text)
+        for name, column in columns.items():
+            obs[name] = column
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file of a folder, hidden ones too, by path."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory) -> Simulated:
+    """Negative binomial counts of three clusters that are easy to tell apart, cells shuffled."""
+    rng = np.random.default_rng(0)
+    group = rng.permutation(np.repeat(np.arange(N_CLUSTERS), N_CELLS // N_CLUSTERS))
+    profiles = rng.gamma(2, 1, N_GENES) * np.exp(rng.normal(0, 1, (N_CLUSTERS, N_GENES)))
+    mean = profiles[group] * rng.uniform(0.7, 1.4, (N_CELLS, 1))
+    counts = rng.negative_binomial(2, 2 / (2 + mean))
+    labels = np.array(["B", "NK", "T"])[group]
+    cells = np.array([f"cell{i}" for i in range(N_CELLS)])
+    genes = np.array([f"gene{i}" for i in range(N_GENES)])
+    path = tmp_path_factory.mktemp("simulated") / "data.h5"
+    write_published(path, counts, labels=labels, cells=cells, genes=genes)
+    return Simulated(path, counts, labels, cells, genes)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run the command in this process: `run(*flags)` returns a `Ran`; a traceback fails the test.
+
+    compiled=False runs the training steps eagerly: a second instead of the eight that XLA takes to
+    compile them. terminal: whether stderr says that it is one. Environment and logger are as before
+    when it returns.
+    """
+
+    def run(*flags, compiled: bool = True, terminal: bool = False) -> Ran:
+        logger = logging.getLogger("sctag")
+        before = logger.handlers, logger.propagate, logger.level
+        out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+            patch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the command sets it; undone at the end
+            if not compiled:
+                stack.enter_context(_eagerly())
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            try:
+                status = train.main([str(flag) for flag in flags])
+            except SystemExit as exit_:
+                status = exit_.code
+            finally:
+                logger.handlers, logger.propagate, logger.level = before
+        return Ran(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@contextlib.contextmanager
+def _eagerly():
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)

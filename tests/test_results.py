@@ -1,0 +1,200 @@
+"""What a run leaves behind: all of it or nothing, and nothing replaced unasked."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import contents
+
+import results
+from utils import InputError
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def older(out):
+    """A folder with the results of an earlier run and a file of the user's own."""
+    out.mkdir()
+    (out / results.SETTINGS).write_text("{}")
+    (out / results.LABELS).write_text("older")
+    (out / "notes.txt").write_text("mine")
+    return out
+
+
+def fill(staging, text="new"):
+    (staging / results.LABELS).write_text(text)
+    (staging / results.SETTINGS).write_text(text)
+
+
+def test_files_appear_together_at_the_end(out):
+    with results.staged(out, overwrite=False) as staging:
+        fill(staging)
+        assert not (out / results.LABELS).exists()
+        assert not (out / results.SETTINGS).exists()
+    assert contents(out) == {results.LABELS: b"new", results.SETTINGS: b"new"}
+    assert {path.name for path in out.iterdir()} == {results.LABELS, results.SETTINGS}
+
+
+def test_folders_above_are_made(tmp_path):
+    out = tmp_path / "results" / "Young" / "sctag-seed1"
+    with results.staged(out, overwrite=False) as staging:
+        fill(staging)
+    assert (out / results.LABELS).read_text() == "new"
+
+
+def fail(out, error, *, overwrite=False):
+    """A run that fails when its files are already written."""
+    with results.staged(out, overwrite=overwrite) as staging:
+        fill(staging)
+        raise error
+
+
+def refuse(out):
+    """A run that must be refused before it starts."""
+    with results.staged(out, overwrite=False):
+        pytest.fail("the block must not be entered")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError])
+def test_a_failure_leaves_nothing(error, out, tmp_path):
+    with pytest.raises(error):
+        fail(out, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_no_folders_above_either(tmp_path):
+    """As after `--dataname TYPO`, whose results would go to results/TYPO/sctag-seed1."""
+    kept = tmp_path / "results"
+    kept.mkdir()
+    with pytest.raises(InputError):
+        fail(kept / "TYPO" / "sctag-seed1", InputError)
+    assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_older_results_untouched(error, older):
+    before = contents(older)
+    with pytest.raises(error):
+        fail(older, error, overwrite=True)
+    assert contents(older) == before
+    assert {path.name for path in older.iterdir()} == set(before)
+
+
+def test_a_failure_leaves_an_empty_folder_that_was_there(out):
+    out.mkdir()
+    with pytest.raises(RuntimeError):
+        fail(out, RuntimeError)
+    assert list(out.iterdir()) == []
+
+
+def test_results_of_another_run_need_overwrite(older):
+    before = contents(older)
+    with pytest.raises(InputError, match="--overwrite"):
+        refuse(older)
+    assert contents(older) == before
+
+
+def test_overwrite_replaces_results_and_nothing_else(older):
+    with results.staged(older, overwrite=True) as staging:
+        fill(staging)
+    expected = {results.LABELS: b"new", results.SETTINGS: b"new", "notes.txt": b"mine"}
+    assert contents(older) == expected
+
+
+def test_a_folder_without_results_is_used_as_it_is(out):
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with results.staged(out, overwrite=False) as staging:
+        fill(staging)
+    assert set(contents(out)) == {"notes.txt", results.LABELS, results.SETTINGS}
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/sub"])
+def test_a_file_in_the_way_is_an_input_error(below, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(InputError, match=r"cannot write to the results folder .* with --out"):
+        refuse(file / below)
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_a_name_too_long_for_the_file_system_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="cannot write to the results folder"):
+        refuse(tmp_path / ("x" * 300))
+
+
+def test_json_is_indented_and_ends_with_a_newline(tmp_path):
+    path = tmp_path / "a.json"
+    results.write_json(path, {"a": [1, None], "b": 0.5})
+    text = path.read_text()
+    assert json.loads(text) == {"a": [1, None], "b": 0.5}
+    assert text.startswith('{\n  "a"')
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_json_lacks(value, tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.write_json(path, {"deep": [{"loss": value}]})
+    assert not path.exists()
+
+
+def test_environment_says_what_can_change_a_result():
+    described = results.environment()
+    assert set(described["versions"]) == {"python", *results.PACKAGES}
+    assert {"tensorflow", "keras", "spektral", "scanpy", "scikit-learn"} <= set(results.PACKAGES)
+    assert all(isinstance(version, str) for version in described["versions"].values())
+    json.dumps(described, allow_nan=False)
+
+
+def test_environment_does_not_need_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert results.environment()["suite_commit"] is None
+
+
+@pytest.fixture
+def annotated():
+    """Three cells in two of three clusters, as the command hands them over."""
+    adata = ad.AnnData(
+        np.arange(6, dtype=np.float32).reshape(3, 2),
+        obs=pd.DataFrame(index=["x", "y, z", 'say "w"']),
+        var=pd.DataFrame(index=["g0", "g1"]),
+    )
+    q = np.array([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.25, 0.25, 0.5]], np.float32)
+    z = np.array([[1.5], [2.5], [3.5]], np.float32)
+    notes = {"settings": {"seed": 1, "out": None}, "scores": None}
+    results.annotate(adata, labels=np.array([0, 2, 2]), z=z, q=q, notes=notes)
+    return adata
+
+
+def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
+    clusters = annotated.obs["sctag"]
+    assert clusters.tolist() == ["0", "2", "2"]
+    assert clusters.cat.categories.tolist() == ["0", "1", "2"]  # an empty cluster has its number
+    assert annotated.obsm["X_sctag"].shape == (3, 1)
+    assert annotated.obsm["sctag_proba"].shape == (3, 3)
+    assert json.loads(annotated.uns["sctag"]["settings"]) == {"seed": 1, "out": None}
+    assert json.loads(annotated.uns["sctag"]["scores"]) is None
+
+
+def test_tables_hold_a_row_for_each_cell_and_epoch(annotated, tmp_path):
+    history = [
+        {"phase": "pretrain", "epoch": 1, "total": 1.25, "kl": 0.0},
+        {"phase": "cluster", "epoch": 1, "total": 1.125, "kl": 0.5},
+    ]
+    results.write_tables(tmp_path, annotated, history)
+    assert set(contents(tmp_path)) == {results.LABELS, results.HISTORY, results.DATA}
+    assert (tmp_path / results.LABELS).read_text() == (
+        'cell,cluster,probability\nx,0,0.7\n"y, z",2,0.8\n"say ""w""",2,0.5\n'
+    )
+    assert pd.read_csv(tmp_path / results.HISTORY).to_dict("records") == history
+    read = ad.read_h5ad(tmp_path / results.DATA)
+    assert read.obs["sctag"].cat.categories.tolist() == ["0", "1", "2"]
+    np.testing.assert_array_equal(read.obsm["sctag_proba"], annotated.obsm["sctag_proba"])

@@ -1,0 +1,292 @@
+"""The flags: defaults of the variants, bounds, help, and where the results go."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from settings import VARIANTS, Settings, build_parser, parse_settings
+
+FIELDS = [field.name for field in dataclasses.fields(Settings)]
+BY_VARIANT = sorted(VARIANTS["sctag"])
+
+WHOLE_FROM_ONE = [
+    *("highly_genes", "k_neighbors", "n_pcs", "hops", "hidden_dim", "latent_dim"),
+    *("decoder_dims", "pretrain_epochs", "maxiter", "update_interval"),
+]
+CHOICES = [
+    *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
+    *("init", "kl", "final_labels"),
+]
+REFUSED = [
+    *((flag, value) for flag in WHOLE_FROM_ONE for value in ("0", "-1", "1.5", "nan", "ten")),
+    *(("n_clusters", value) for value in ("1", "0", "-2", "2.5", "nan", "all")),
+    *(("dropout", value) for value in ("1", "1.5", "-0.1", "nan", "inf", "half")),
+    *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
+    *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
+    *(("clip", value) for value in ("0", "-1", "nan", "inf", "never")),
+    *(("seed", value) for value in ("-1", "1.5", "nan", str(2**32))),
+    *((flag, "other") for flag in CHOICES),
+]
+ACCEPTED = [
+    *((flag, "1", 1) for flag in WHOLE_FROM_ONE if flag != "decoder_dims"),
+    ("n_clusters", "2", 2),
+    ("n_clusters", "labels", "labels"),
+    ("dropout", "0", 0.0),
+    ("dropout", "0.99", 0.99),
+    *((weight, "0", 0.0) for weight in ("w_adj", "w_zinb", "w_kl")),
+    ("pretrain_lr", "1e-9", 1e-9),
+    ("clip", "none", None),
+    ("clip", "2.5", 2.5),
+    ("seed", "0", 0),
+    ("seed", str(2**32 - 1), 2**32 - 1),
+    ("gpu_option", "-1", "-1"),
+    ("gpu_option", "0,1", "0,1"),
+]
+
+
+def as_dict(*flags):
+    return dataclasses.asdict(parse_settings([*flags]))
+
+
+def other_value(name):
+    """Flags that give `name` a value which is neither variant's default, or the opposite, and it.
+
+    Of a flag with two values the second one differs from the default of one variant at least.
+    """
+    action = next(action for action in build_parser()._actions if action.dest == name)
+    defaults = [defaults[name] for defaults in VARIANTS.values()]
+    if isinstance(defaults[0], bool):
+        return [([f"--{name}"], True), ([f"--no-{name}"], False)]
+    if action.choices:
+        return [([f"--{name}", choice], choice) for choice in action.choices]
+    value = 0.125 if isinstance(next(d for d in defaults if d is not None), float) else 7
+    assert value not in defaults
+    return [([f"--{name}", str(value)], value)]
+
+
+def test_both_variants_set_the_same_flags():
+    assert VARIANTS["sctag"].keys() == VARIANTS["official"].keys()
+    assert set(BY_VARIANT) < set(FIELDS)
+
+
+def test_the_variant_sets_the_defaults_of_its_flags_and_nothing_else():
+    sctag, official = as_dict("--variant", "sctag"), as_dict("--variant", "official")
+    assert as_dict() == sctag
+    for name in BY_VARIANT:
+        assert (sctag[name], official[name]) == tuple(
+            VARIANTS[v][name] for v in ("sctag", "official")
+        )
+    differing = {name for name in FIELDS if sctag[name] != official[name]}
+    assert "variant" in differing
+    assert differing - {"variant"} <= set(BY_VARIANT)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", BY_VARIANT)
+def test_a_flag_that_the_user_gives_wins_and_changes_nothing_else(name, variant):
+    default = as_dict("--variant", variant)
+    for flags, value in other_value(name):
+        # also before --variant: the order on the command line does not matter
+        assert as_dict(*flags, "--variant", variant) == default | {name: value}
+
+
+def test_official_is_the_published_code():
+    """The nine rows of departures, then the pipeline as published (the paper's repository)."""
+    settings = parse_settings(["--variant", "official"])
+    assert settings.tag_blocks == "repeated"  # 1: blocks [X, AX, AX, AX]
+    assert settings.hops == 3
+    assert settings.direction == "ax"  # 2: A X
+    assert settings.zinb_target == "scaled"  # 3: z-scores
+    assert settings.dropout == 0  # 4: never active
+    assert settings.train_centers is False  # 5: frozen
+    assert settings.kl == "qp"  # 6: KL(q || p)
+    assert settings.final_labels == "refresh"  # 7: of the last refresh, epoch 296 of 300
+    assert (settings.update_interval, settings.maxiter) == (8, 300)
+    assert settings.init == "spectral"  # 8: of the directed graph
+    assert settings.symmetric_graph is False  # 8 and 9
+
+    assert (settings.gene_selection, settings.clip) == ("seurat", None)
+    assert (settings.n_pcs, settings.k_neighbors) == (50, 15)
+    assert (settings.hidden_dim, settings.latent_dim) == (128, 15)
+    assert settings.decoder_dims == [128, 256, 512]
+    assert (settings.w_adj, settings.w_zinb, settings.w_kl) == (0.3, 1.0, 1.5)
+    assert (settings.pretrain_lr, settings.cluster_lr) == (1e-4, 5e-4)
+
+
+def test_sctag_is_the_method_as_described():
+    settings = parse_settings([])
+    assert settings.variant == "sctag"
+    assert settings.tag_blocks == "powers"
+    assert settings.direction == "ax"
+    assert settings.train_centers is True
+    assert settings.kl == "pq"
+    assert settings.final_labels == "final"
+    assert settings.init == "kmeans"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_published_defaults(variant):
+    settings = parse_settings(["--variant", variant])
+    assert settings.dataname == "Quake_Smart-seq2_Limb_Muscle"
+    assert settings.highly_genes == 500
+    assert settings.pretrain_epochs == 1000
+    assert settings.maxiter == 300
+    assert settings.gpu_option == "0"
+    assert settings.seed == 1
+    assert settings.n_clusters == "labels"
+
+
+def refused(capsys, *flags):
+    """The one line on stderr with which the flags are refused, with exit status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        parse_settings([*flags])
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("train.py: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+@pytest.mark.parametrize(("flag", "value"), REFUSED)
+def test_a_value_out_of_bounds_is_refused_in_one_line(flag, value, capsys):
+    err = refused(capsys, f"--{flag}", value)
+    assert f"--{flag}" in err
+    assert value in err
+
+
+def test_one_bad_width_among_good_ones_is_refused(capsys):
+    assert "0" in refused(capsys, "--decoder_dims", "128", "0", "512")
+
+
+@pytest.mark.parametrize("flags", [["--epochs", "3"], ["--maxiter"], ["--decoder_dims"], ["stray"]])
+def test_unknown_and_unfinished_flags_are_refused_in_one_line(flags, capsys):
+    assert flags[0] in refused(capsys, *flags)
+
+
+@pytest.mark.parametrize(("flag", "value", "meaning"), ACCEPTED)
+def test_values_at_the_bounds_are_accepted(flag, value, meaning):
+    assert as_dict(f"--{flag}", value)[flag] == meaning
+
+
+def test_every_number_has_a_bound_that_is_tested():
+    tested = {flag for flag, _ in REFUSED}
+    numbers = {a.dest for a in build_parser()._actions if a.type not in (None, Path)}
+    assert numbers <= tested
+
+
+def test_several_widths():
+    assert parse_settings(["--decoder_dims", "64", "32"]).decoder_dims == [64, 32]
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """The help text by flag, each on one line."""
+    options = re.split(r"^  (?=--|-h)", build_parser().format_help(), flags=re.MULTILINE)[1:]
+    # a blank line ends the last flag of a group
+    paragraphs = [" ".join(text.split("\n\n")[0].split()) for text in options]
+    return {re.match(r"-+(\w+)", text)[1]: text for text in paragraphs}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_help_gives_every_setting_a_sentence_and_its_default(name, entries):
+    entry = entries[name]
+    action = next(action for action in build_parser()._actions if action.dest == name)
+    assert len(action.help.split("(default")[0].split()) >= 2
+    if action.const is True:  # a switch: its default is its absence
+        assert as_dict()[name] is False
+        return
+    stated = re.search(r"\(default: (.*)\)$", entry)[1]
+    if name in ("out", "label_key"):  # a rule rather than a value
+        return
+    for variant in VARIANTS:
+        value = as_dict("--variant", variant)[name] if name != "variant" else "sctag"
+        texts = {True: "yes", False: "no", None: "none"}
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if value is None or isinstance(value, bool):
+            text = texts[value]
+        assert stated == text or f"{text} in {variant}" in stated
+
+
+def test_help_names_no_flag_that_is_not_a_setting(entries):
+    assert set(entries) - {"h", "help"} == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "Quake_Smart-seq2_Limb_Muscle"),
+        (["--dataname", "Young"], "Young"),
+        (["--dataname", "Young", "--data_dir", "elsewhere"], "Young"),
+        (["--data", "some/Pollen/data.h5"], "Pollen"),
+        (["--data", "some/folder/brain.h5ad"], "brain"),
+        (["--data", "some/folder/brain.h5"], "brain"),
+        (["--data", "some/brain.h5ad", "--dataname", "Young"], "brain"),
+    ],
+)
+def test_the_results_are_named_after_the_data(flags, name):
+    settings = parse_settings(flags)
+    assert settings.name == name
+    assert settings.out_dir == Path("results", name, "sctag-seed1")
+
+
+@pytest.mark.parametrize("path", ["data.h5", "./data.h5", "../here/data.h5", "deeper/../data.h5"])
+def test_a_relative_data_h5_is_named_after_its_folder_too(path, tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    (folder / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert parse_settings(["--data", path]).name == "here"
+
+
+def test_a_data_h5_one_folder_up_stays_within_results(tmp_path, monkeypatch):
+    (tmp_path / "brain" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "brain" / "work")
+    settings = parse_settings(["--data", "../data.h5"])
+    assert settings.out_dir == Path("results/brain/sctag-seed1")
+
+
+def test_variant_and_seed_have_folders_of_their_own():
+    settings = parse_settings(["--dataname", "Young", "--variant", "official", "--seed", "7"])
+    assert settings.out_dir == Path("results/Young/official-seed7")
+
+
+def test_out_is_taken_as_given():
+    assert parse_settings(["--out", "mine", "--seed", "7"]).out_dir == Path("mine")
+
+
+def test_settings_as_json_hold_every_field():
+    described = parse_settings(["--data", "a/b.h5ad", "--decoder_dims", "8", "4"]).to_json()
+    assert list(described) == FIELDS
+    assert described["data"] == "a/b.h5ad"
+    assert described["out"] is None
+    assert described["decoder_dims"] == [8, 4]
+
+
+def test_help_and_a_mistyped_flag_import_nothing_slow(request):
+    script = """
+import sys
+import train
+for flags in (["--help"], ["--maxiter", "0"]):
+    try:
+        train.main(flags)
+    except SystemExit as exit_:
+        print("status", exit_.code)
+slow = {"tensorflow", "keras", "spektral", "scanpy", "anndata", "pandas", "sklearn", "h5py"}
+print("slow", sorted(slow & {*sys.modules}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("usage: train.py")
+    assert "\nstatus 0\n" in done.stdout
+    assert done.stdout.endswith("status 2\nslow []\n")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,722 @@
+"""The command itself: on the embedded real data as a user runs it, then on simulated files."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from conftest import Ran, contents, write_published
+from sklearn.metrics import adjusted_rand_score
+
+import results
+import utils
+from settings import Settings
+
+FILES = {
+    *("labels.csv", "sctag.h5ad", "history.csv", "metrics.json", "settings.json"),
+    *("model.weights.h5", "model.json"),
+}
+SCORE_LINE = r"ACC= [01]\.\d{4}, NMI= [01]\.\d{4}, ARI= -?[01]\.\d{4}"
+# A network of no use but of every part, where only the plumbing is looked at.
+TINY = [
+    *("--hidden_dim", "16", "--decoder_dims", "16", "--latent_dim", "4", "--highly_genes", "50"),
+    *("--pretrain_epochs", "3", "--maxiter", "2", "--gpu_option", "-1"),
+]
+
+
+def opened(ran: Ran, out):
+    """What a successful run left in `out`, read."""
+    assert ran.status == 0, ran.err
+    return SimpleNamespace(
+        ran=ran,
+        out=out,
+        last_line=ran.out.splitlines()[-1],
+        labels=pd.read_csv(out / "labels.csv"),
+        adata=ad.read_h5ad(out / "sctag.h5ad"),
+        history=pd.read_csv(out / "history.csv"),
+        metrics=json.loads((out / "metrics.json").read_text()),
+        settings=json.loads((out / "settings.json").read_text()),
+    )
+
+
+def assert_same_clustering(first, second):
+    """The same labels.csv, byte for byte, and the same embedding."""
+    assert (first.out / "labels.csv").read_bytes() == (second.out / "labels.csv").read_bytes()
+    np.testing.assert_array_equal(first.adata.obsm["X_sctag"], second.adata.obsm["X_sctag"])
+    np.testing.assert_array_equal(first.adata.obsm["sctag_proba"], second.adata.obsm["sctag_proba"])
+
+
+# --- The embedded real data, in a process of its own ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(request, tmp_path_factory):
+    """The README's command on the embedded data, of few epochs; every other setting its default."""
+    out = tmp_path_factory.mktemp("real") / "out"
+    flags = ["--dataname", "pbmc68k_reduced", "--pretrain_epochs", "5", "--maxiter", "3"]
+    quieting = {"TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "train.py", *flags, "--out", str(out)],
+        cwd=request.config.rootpath,
+        env={name: value for name, value in os.environ.items() if name not in quieting},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return opened(Ran(done.returncode, done.stdout, done.stderr), out)
+
+
+def test_stderr_has_no_noise(real):
+    assert real.ran.err == ""
+
+
+def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
+    lines = real.ran.out.splitlines()
+    assert re.fullmatch(SCORE_LINE, lines[-1])
+    assert "700 cells, 765 genes, 10 cell types in 'cell_type1'" in lines[0]
+    starts = [line.split()[0] for line in lines[:-1]]
+    assert starts == [
+        *("data", "genes", "graph", "clusters", "device"),
+        *["pretrain"] * 5,
+        *["cluster"] * 3,
+        *("results", "sizes"),
+    ]
+    reports = [line for line in lines if line.startswith(("pretrain ", "cluster "))]
+    loss = r" +-?\d+\.\d{5}"
+    for line in reports:
+        assert re.fullmatch(rf"\w+ +\d+/[53]  zinb{loss}  adj{loss}  kl{loss} +\d+\.\d s", line), (
+            line
+        )
+    assert len({len(line) for line in reports}) == 1  # aligned
+    if "CPU" in lines[4]:
+        assert real.ran.out.count("no GPU found") == 1
+
+
+def test_every_file_is_there_and_no_other(real):
+    assert set(contents(real.out)) == FILES
+
+
+def test_labels_csv(real):
+    labels, proba = real.labels, real.adata.obsm["sctag_proba"]
+    assert list(labels) == ["cell", "cluster", "probability"]
+    assert len(labels) == 700
+    assert labels["cell"].tolist() == real.adata.obs_names.tolist()
+    assert labels["cluster"].tolist() == proba.argmax(axis=1).tolist()
+    assert labels["probability"].between(0, 1, inclusive="right").all()
+    np.testing.assert_allclose(labels["probability"], proba.max(axis=1), rtol=1e-5)
+
+
+def test_sctag_h5ad_has_the_keys_that_scanpy_users_know(real, request):
+    adata = real.adata
+    assert adata.shape == (700, 500)
+    assert adata.obs["sctag"].astype(int).tolist() == real.labels["cluster"].tolist()
+    assert adata.obs["sctag"].cat.categories.tolist() == [str(i) for i in range(10)]
+    assert adata.obsm["X_sctag"].shape == (700, 15)
+    assert adata.obsm["sctag_proba"].shape == (700, 10)
+    np.testing.assert_allclose(adata.obsm["sctag_proba"].sum(axis=1), 1, rtol=1e-5)
+    assert adata.obsm["X_pca"].shape == (700, real.settings["settings"]["n_pcs"])
+    assert adata.obsp["connectivities"].shape == (700, 700)
+    assert np.unique(adata.obsp["connectivities"].data).tolist() == [1.0]
+    assert adata.obs["size_factor"].gt(0).all()
+    for value in (adata.X, adata.obsm["X_sctag"], adata.obsm["X_pca"]):
+        assert np.isfinite(value).all()
+    with h5py.File(request.config.rootpath / "data/pbmc68k_reduced/data.h5") as file:
+        pieces = [file[f"exprs/{name}"][:] for name in ("data", "indices", "indptr")]
+        genes = file["var_names"].asstr()[:]
+        cell_types = file["obs/cell_type1"].asstr()[:]
+    raw = pd.DataFrame(sp.csr_matrix(tuple(pieces), shape=(700, 765)).toarray(), columns=genes)
+    np.testing.assert_array_equal(adata.layers["counts"].toarray(), raw[adata.var_names])
+    assert adata.obs["cell_type1"].tolist() == cell_types.tolist()
+
+
+def test_uns_describes_the_run(real):
+    notes = {name: json.loads(note) for name, note in real.adata.uns["sctag"].items()}
+    assert notes["settings"] == real.settings["settings"]
+    assert notes["scores"] == real.metrics["scores"]
+    assert len(notes["history"]) == len(real.history)
+
+
+def test_metrics_json(real):
+    metrics = real.metrics
+    printed = dict(re.findall(r"(\w+)= (-?[\d.]+)", real.last_line))
+    assert {name: f"{metrics['scores'][name]:.4f}" for name in printed} == printed
+    assert set(metrics["scores"]) == set(metrics["initial_scores"])
+    assert set(metrics["scores"]) == {"ACC", "NMI", "ARI", "macro_F1"}
+    assert (metrics["cells"], metrics["genes"], metrics["n_clusters"]) == (700, 500, 10)
+    sizes = np.bincount(real.labels["cluster"], minlength=10)
+    assert metrics["cluster_sizes"] == sizes.tolist()
+    assert metrics["empty_clusters"] == (sizes == 0).sum()
+    last = real.history.iloc[-1]
+    for name, value in metrics["final_losses"].items():
+        assert value == pytest.approx(last[name], rel=1e-6)
+    assert {"read", "prepare", "pretrain", "cluster", "total"} <= set(metrics["seconds"])
+    assert all(seconds >= 0 for seconds in metrics["seconds"].values())
+    assert metrics["seconds"]["total"] == max(metrics["seconds"].values())
+    assert 100 < metrics["peak_memory_mb"] < 100_000
+
+
+def test_settings_json(real, request):
+    record = real.settings
+    assert set(record["settings"]) == {field.name for field in dataclasses.fields(Settings)}
+    assert record["settings"]["dataname"] == "pbmc68k_reduced"
+    assert record["settings"]["pretrain_epochs"] == 5
+    assert record["settings"]["seed"] == 1
+    assert set(record["versions"]) == {"python", *results.PACKAGES}
+    data = (request.config.rootpath / "data/pbmc68k_reduced/data.h5").read_bytes()
+    assert record["data"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (record["data"]["cells"], record["data"]["genes"]) == (700, 765)
+
+
+def test_history_csv(real):
+    history = real.history
+    assert list(history) == ["phase", "epoch", "total", "adj", "zinb", "kl"]
+    assert list(zip(history["phase"], history["epoch"], strict=True)) == [
+        *(("pretrain", epoch) for epoch in range(1, 6)),
+        *(("cluster", epoch) for epoch in range(1, 4)),
+    ]
+    assert np.isfinite(history[["total", "adj", "zinb", "kl"]]).all(axis=None)
+    total = 0.3 * history["adj"] + history["zinb"] + 1.5 * history["kl"]
+    np.testing.assert_allclose(history["total"], total, rtol=1e-5)
+    assert history["zinb"].is_monotonic_decreasing
+    assert history.query("phase == 'pretrain'")["kl"].eq(0).all()
+    assert history.query("phase == 'cluster'")["kl"].gt(0).all()
+
+
+def test_the_saved_model_encodes_and_assigns_as_the_run_did(real):
+    from model import graph_tensors, load
+
+    network = load(real.out)
+    graph = graph_tensors(
+        real.adata,
+        n_propagations=network.n_propagations,
+        direction=real.settings["settings"]["direction"],
+    )
+    z = network.encode(graph, training=False)
+    np.testing.assert_allclose(z, real.adata.obsm["X_sctag"], rtol=1e-4, atol=1e-4)
+    q = network.assign(z)
+    np.testing.assert_allclose(q, real.adata.obsm["sctag_proba"], rtol=1e-3, atol=1e-4)
+
+
+# --- Both variants, and the seed ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fractional(simulated, tmp_path_factory):
+    """The simulated file with expected counts, as from RSEM: rounding up gives its counts back."""
+    counts = simulated.counts.astype(float)
+    at = np.nonzero(counts)
+    counts[at] -= np.where(np.arange(len(at[0])) % 10 == 0, 0.25, 0)
+    path = tmp_path_factory.mktemp("fractional") / "data.h5"
+    return write_published(
+        path, counts, labels=simulated.labels, cells=simulated.cells, genes=simulated.genes
+    )
+
+
+@pytest.fixture(scope="module")
+def learn(run, tmp_path_factory):
+    """Run a small network until it has learned the simulated clusters, compiled as for users."""
+
+    def learn(*flags):
+        out = tmp_path_factory.mktemp("learn") / "out"
+        sizes = ["--hidden_dim", 32, "--decoder_dims", 32, "--latent_dim", 8]
+        epochs = ["--pretrain_epochs", 60, "--maxiter", 20]
+        more = ["--highly_genes", 100, "--gpu_option", -1, "--out", out]
+        return opened(run(*sizes, *epochs, *more, *flags), out)
+
+    return learn
+
+
+@pytest.fixture(scope="module")
+def learned(learn, simulated):
+    return learn("--data", simulated.path)
+
+
+@pytest.fixture(scope="module")
+def official(learn, fractional):
+    return learn("--data", fractional, "--variant", "official")
+
+
+def test_sctag_finds_the_simulated_clusters(learned):
+    assert learned.ran.err == ""
+    assert learned.metrics["scores"]["ARI"] > 0.9
+
+
+def test_official_finds_the_simulated_clusters(official):
+    assert official.metrics["scores"]["ARI"] > 0.9
+    # X and its blocks are plain z-scores, the graph has 15 ones a row
+    assert np.diff(official.adata.obsp["connectivities"].indptr).tolist() == [15] * 120
+    assert len(official.history) == 80
+
+
+def test_official_rounds_up_what_is_not_whole_with_a_warning(official, simulated):
+    assert official.ran.err.count("\n") == 1
+    assert re.search(r"^warning: .* are not whole and were rounded up$", official.ran.err)
+    genes = [simulated.genes.tolist().index(gene) for gene in official.adata.var_names]
+    np.testing.assert_array_equal(
+        official.adata.layers["counts"].toarray(), simulated.counts[:, genes]
+    )
+
+
+def test_the_same_seed_gives_the_same_bytes(learned, learn, simulated):
+    assert_same_clustering(learned, learn("--data", simulated.path))
+
+
+# --- What the result depends on -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(run, tmp_path_factory):
+    """Run a tiny network for a few epochs, uncompiled; `opened` results."""
+
+    def tiny(*flags):
+        out = tmp_path_factory.mktemp("tiny") / "out"
+        return opened(run(*TINY, "--out", out, *flags, compiled=False), out)
+
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def base(tiny, simulated):
+    return tiny("--data", simulated.path)
+
+
+def test_another_seed_gives_another_embedding(base, tiny, simulated):
+    other = tiny("--data", simulated.path, "--seed", "2")
+    z, other_z = base.adata.obsm["X_sctag"], other.adata.obsm["X_sctag"]
+    assert z.shape == other_z.shape
+    assert np.abs(z - other_z).max() > 0.01
+
+
+def test_permuted_labels_change_nothing_but_the_scores(base, tiny, simulated, tmp_path):
+    permuted = np.random.default_rng(1).permutation(simulated.labels)
+    path = write_published(
+        tmp_path / "data.h5",
+        simulated.counts,
+        labels=permuted,
+        cells=simulated.cells,
+        genes=simulated.genes,
+    )
+    other = tiny("--data", path)
+    assert_same_clustering(base, other)
+    pd.testing.assert_frame_equal(base.history, other.history)
+    assert base.metrics["scores"] != other.metrics["scores"]
+    true_ari = adjusted_rand_score(permuted, other.labels["cluster"])
+    assert other.metrics["scores"]["ARI"] == pytest.approx(true_ari)
+
+
+def test_without_labels_the_clusters_are_the_same_and_quiet_prints_their_sizes_only(
+    base, tiny, simulated, tmp_path
+):
+    path = write_published(
+        tmp_path / "data.h5", simulated.counts, cells=simulated.cells, genes=simulated.genes
+    )
+    other = tiny("--data", path, "--n_clusters", "3", "--quiet")
+    assert_same_clustering(base, other)
+    assert other.metrics["scores"] is None
+    assert other.metrics["initial_scores"] is None
+    assert json.loads(other.adata.uns["sctag"]["scores"]) is None
+    sizes = ", ".join(f"{i}: {n}" for i, n in enumerate(base.metrics["cluster_sizes"]))
+    assert other.ran == Ran(0, f"cluster sizes: {sizes}\n", "")
+
+
+def test_the_clusters_do_not_depend_on_labels_being_read_for_their_number(base, tiny, simulated):
+    other = tiny("--data", simulated.path, "--n_clusters", "3", "--quiet")
+    assert_same_clustering(base, other)
+    assert other.ran == Ran(0, base.last_line + "\n", "")
+
+
+def test_h5ad_with_the_counts_in_a_layer(base, tiny, simulated, tmp_path):
+    adata = ad.AnnData(
+        sp.csr_matrix(np.log1p(simulated.counts), dtype=np.float32),
+        obs=pd.DataFrame({"cell_type1": pd.Categorical(simulated.labels)}, index=simulated.cells),
+        var=pd.DataFrame(index=simulated.genes),
+        layers={"counts": sp.csr_matrix(simulated.counts)},
+    )
+    adata.write_h5ad(tmp_path / "brain.h5ad")
+    other = tiny("--data", tmp_path / "brain.h5ad", "--layer", "counts")
+    assert_same_clustering(base, other)
+    assert other.metrics["scores"] == base.metrics["scores"]
+
+
+def test_round_counts_lets_sctag_go_on(base, tiny, fractional):
+    other = tiny("--data", fractional, "--round_counts", "--quiet")
+    assert_same_clustering(base, other)
+    assert re.fullmatch(r"warning: .* were rounded up\n", other.ran.err)
+    assert other.ran.out == base.last_line + "\n"
+
+
+def test_its_own_output_is_an_input(base, tiny):
+    other = tiny("--data", base.out / "sctag.h5ad", "--layer", "counts")
+    assert other.labels["cell"].tolist() == base.labels["cell"].tolist()
+
+
+def test_a_terminal_gets_a_progress_bar_of_each_phase_with_its_losses(run, simulated, tmp_path):
+    flags = [*TINY, "--pretrain_epochs", "30", "--maxiter", "30", "--out", tmp_path / "out"]
+    ran = run("--data", simulated.path, *flags, compiled=False, terminal=True)
+    assert ran.status == 0
+    for phase in ("pretrain", "cluster"):
+        assert re.search(rf"\r{phase} *: +\d+%.*/30 .*zinb=\d+\.\d+, adj=\d.*, kl=\d", ran.err), (
+            phase
+        )
+    assert re.fullmatch(SCORE_LINE, ran.out.splitlines()[-1])
+
+
+def test_as_many_clusters_as_cells(tiny, simulated, tmp_path):
+    path = write_published(tmp_path / "data.h5", simulated.counts[:20])
+    for variant in ("sctag", "official"):
+        done = tiny("--data", path, "--n_clusters", "20", "--variant", variant)
+        assert done.metrics["n_clusters"] == 20
+        assert sum(done.metrics["cluster_sizes"]) == 20
+
+
+# --- Awkward data: few cells and genes, repeated names, empty cells, missing labels ---------------
+
+
+@pytest.fixture(scope="module")
+def awkward(tiny, simulated, tmp_path_factory):
+    """One run on all of it: 36 cells and 40 genes with counts, 4 cells and 3 genes without."""
+    counts = simulated.counts[:36, :40].astype(np.float64)  # integral floats are counts
+    labels = simulated.labels[:36].astype(object)
+    labels[5] = "alone"
+    labels[[8, 20]] = ""
+    empty_cells, empty_genes = [0, 7, 7, 30], [0, 11, 40]  # positions to insert before
+    counts = np.insert(counts, empty_cells, 0.0, axis=0)
+    counts = np.insert(counts, empty_genes, 0.0, axis=1)
+    labels = np.insert(labels, empty_cells, "ghost")
+    cells = np.array([f"cell{i // 2}" for i in range(40)])
+    genes = np.array([f"gene{i // 2}" for i in range(43)])
+    path = tmp_path_factory.mktemp("awkward") / "data.h5"
+    write_published(path, counts, labels=labels, cells=cells, genes=genes)
+    done = tiny("--data", path, "--highly_genes", "500", "--n_pcs", "50")
+    kept = counts.sum(axis=1) > 0
+    assert kept.sum() == 36
+    done.expected = SimpleNamespace(
+        counts=counts[kept][:, counts.sum(axis=0) > 0], labels=labels[kept], cells=cells[kept]
+    )
+    return done
+
+
+def test_what_is_missing_is_said(awkward):
+    out = awkward.ran.out
+    assert awkward.ran.err == ""
+    assert "40 cells, 43 genes, 5 cell types in 'cell_type1' (2 cells have none)" in out
+    assert "3 genes and 4 cells without counts" in out
+    assert "all 40 kept (500 were asked for)" in out
+    assert "36 components (50 were asked for)" in out
+    assert "clusters  4 (of the labels)" in out  # the label of empty cells alone is none
+
+
+def test_labels_follow_their_cells_when_empty_ones_go(awkward):
+    expected = awkward.expected
+    np.testing.assert_array_equal(awkward.adata.layers["counts"].toarray(), expected.counts)
+    found = awkward.adata.obs["cell_type1"].astype(object).fillna("")
+    assert found.tolist() == expected.labels.tolist()
+    known = expected.labels != ""
+    ari = adjusted_rand_score(expected.labels[known], awkward.labels["cluster"][known])
+    assert awkward.metrics["scores"]["ARI"] == pytest.approx(ari)
+
+
+def test_repeated_names_are_made_unique_and_kept(awkward):
+    assert awkward.adata.obs["cell_name"].tolist() == awkward.expected.cells.tolist()
+    assert awkward.adata.obs_names.is_unique
+    assert awkward.adata.var_names.is_unique
+    assert awkward.labels["cell"].tolist() == awkward.adata.obs_names.tolist()
+
+
+def test_everything_has_the_size_of_what_was_left(awkward):
+    assert awkward.adata.shape == (36, 40)
+    assert awkward.adata.obsm["X_pca"].shape == (36, 36)
+    assert len(awkward.labels) == awkward.metrics["cells"] == 36
+    assert sum(awkward.metrics["cluster_sizes"]) == 36
+    assert (awkward.settings["data"]["cells"], awkward.settings["data"]["genes"]) == (40, 43)
+
+
+def test_annotation_that_anndata_would_not_write_does_not_break_the_end(tiny, simulated, tmp_path):
+    path = write_published(
+        tmp_path / "data.h5", simulated.counts, labels=simulated.labels, _index=np.arange(120)
+    )
+    assert len(tiny("--data", path).labels) == 120
+
+
+def test_unique_nullable_strings_do_not_break_the_end(tiny, simulated, tmp_path):
+    """As pandas 3 makes them by default; anndata leaves only those that repeat to categoricals."""
+    barcodes = pd.array(simulated.cells, dtype="string")
+    obs = pd.DataFrame({"cell_type1": simulated.labels, "barcode": barcodes}, simulated.cells)
+    with ad.settings.override(allow_write_nullable_strings=True):
+        ad.AnnData(simulated.counts, obs=obs).write_h5ad(tmp_path / "brain.h5ad")
+    done = tiny("--data", tmp_path / "brain.h5ad")
+    assert done.adata.obs["barcode"].tolist() == simulated.cells.tolist()
+
+
+# --- What cannot be used: one sentence, status 2, nothing left ------------------------------------
+
+
+@pytest.fixture
+def refused(run, monkeypatch, tmp_path):
+    """Run the command where it must refuse, before TensorFlow starts; returns its one sentence."""
+
+    def refused(*flags, out=None):
+        def start_tensorflow(gpu_option):
+            pytest.fail("TensorFlow was started before the input was refused")
+
+        monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)
+        ran = run("--quiet", *flags, "--out", out or tmp_path / "out")
+        assert ran.status == 2
+        assert ran.out == ""
+        assert ran.err.startswith("train.py: error: ")
+        assert ran.err.count("\n") == 1
+        assert ran.err.endswith("\n")
+        assert not (tmp_path / "out").exists()
+        return ran.err
+
+    return refused
+
+
+def changed(simulated, row=3, column=5, value=0.0):
+    counts = simulated.counts.astype(np.float64)
+    counts[row, column] = value
+    return counts
+
+
+def normalised(simulated):
+    return simulated.counts / simulated.counts.sum(axis=1, keepdims=True) * 1e4
+
+
+BAD_DATA = {  # what the file holds (of `write_published`), further flags, a part of the sentence
+    "no_exprs": (lambda s: {"counts": None}, [], "exprs"),
+    "labels_short": (lambda s: {"labels": s.labels[:-1]}, [], "119 entries"),
+    "cell_names_short": (lambda s: {"cells": s.cells[:-1]}, [], "119 entries"),
+    "gene_names_long": (lambda s: {"genes": [*s.genes, "one more"]}, [], "201 entries"),
+    "one_dimension": (lambda s: {"counts": s.counts.ravel()}, [], "not a matrix"),
+    "nan": (lambda s: {"counts": changed(s, value=np.nan)}, [], "NaN"),
+    "infinite": (lambda s: {"counts": changed(s, value=np.inf)}, [], "infinite"),
+    "negative": (lambda s: {"counts": changed(s, value=-1)}, [], "negative"),
+    "logarithms": (lambda s: {"counts": np.log1p(normalised(s))}, [], "normalised"),
+    "depths": (lambda s: {"counts": normalised(s)}, [], "normalised"),
+    "depths_rounded": (
+        lambda s: {"counts": normalised(s)},
+        ["--round_counts"],
+        "normalised",
+    ),
+    "normalised_official": (
+        lambda s: {"counts": np.log1p(normalised(s))},
+        ["--variant", "official"],
+        "normalised",
+    ),
+    "not_whole": (lambda s: {"counts": changed(s, value=1.5)}, [], "--round_counts"),
+    "all_zero": (lambda s: {"counts": s.counts * 0}, [], "zero"),
+    "no_cells": (
+        lambda s: {"counts": s.counts[:0], "labels": None, "cells": None},
+        ["--n_clusters", "3"],
+        "0 cells",
+    ),
+    "no_labels": (lambda s: {"labels": None, "age": np.arange(120)}, [], "(present: age)"),
+    "no_columns": (lambda s: {"labels": None}, [], "(present: none)"),
+    "label_key_absent": (
+        lambda s: {},
+        ["--label_key", "type", "--n_clusters", "3"],
+        "(present: cell_type1)",
+    ),
+    "one_label": (lambda s: {"labels": ["T"] * 120}, [], "2 clusters or more"),
+    "only_missing_labels": (lambda s: {"labels": [""] * 120}, [], "2 clusters or more"),
+    "more_clusters_than_cells": (lambda s: {}, ["--n_clusters", "121"], "120 cells"),
+    "more_neighbours_than_cells": (lambda s: {}, ["--k_neighbors", "120"], "--k_neighbors 120"),
+    "layer_of_published": (lambda s: {}, ["--layer", "counts"], "--layer counts"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_are_refused_in_one_sentence(case, refused, simulated, tmp_path):
+    content, flags, part = BAD_DATA[case]
+    whole = {
+        "counts": simulated.counts,
+        "labels": simulated.labels,
+        "cells": simulated.cells,
+        "genes": simulated.genes,
+    }
+    path = write_published(tmp_path / "data.h5", **(whole | content(simulated)))
+    assert part in refused("--data", path, *flags)
+
+
+BAD_FLAGS = {
+    "one_cluster": (["--n_clusters", "1"], "at least 2"),
+    "no_pretraining": (["--pretrain_epochs", "0"], "at least 1"),
+    "no_clustering": (["--maxiter", "-3"], "at least 1"),
+    "no_neighbours": (["--k_neighbors", "0"], "at least 1"),
+    "variant": (["--variant", "published"], "sctag"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FLAGS)
+def test_bad_flags_are_refused_in_one_sentence(case, refused, simulated):
+    flags, part = BAD_FLAGS[case]
+    assert part in refused("--data", simulated.path, *flags)
+
+
+def test_a_missing_file_is_refused_with_those_that_are_there(refused, simulated):
+    message = refused("--data", simulated.path.with_name("brain.h5ad"))
+    assert "no such file" in message
+    assert "data.h5" in message
+
+
+def test_a_missing_data_set_is_refused_with_those_that_are_there(refused, simulated):
+    data_dir = simulated.path.parents[1]
+    message = refused("--dataname", "Young", "--data_dir", data_dir)
+    assert "'Young'" in message
+    assert simulated.path.parent.name in message
+
+
+def test_a_missing_data_folder_is_refused(refused, tmp_path):
+    assert "nowhere" in refused("--data_dir", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"cell,gene\n1,2\n", "not an HDF5 file"),
+        (b"", "empty"),
+        (None, "directory"),
+    ],
+)
+@pytest.mark.parametrize("name", ["cells.h5", "cells.h5ad"])
+def test_what_is_no_hdf5_file_is_refused(name, content, part, refused, tmp_path):
+    path = tmp_path / name
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert part in refused("--data", path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(share, refused, simulated, tmp_path):
+    whole = simulated.path.read_bytes()
+    (tmp_path / "data.h5").write_bytes(whole[: int(share * len(whole))])
+    assert "cut short" in refused("--data", tmp_path / "data.h5")
+
+
+def test_a_csr_group_whose_pieces_disagree_is_refused(refused, simulated, tmp_path):
+    matrix = sp.csr_matrix(simulated.counts)
+    path = write_published(tmp_path / "data.h5", None, labels=simulated.labels)
+    with h5py.File(path, "a") as file:
+        file["exprs/data"], file["exprs/indices"] = matrix.data, matrix.indices
+        file["exprs/indptr"], file["exprs/shape"] = matrix.indptr, [120, 100]
+    assert "shape [120, 100]" in refused("--data", path)
+
+
+def test_an_absent_layer_is_refused_with_those_that_are_there(refused, base):
+    message = refused("--data", base.out / "sctag.h5ad", "--layer", "raw")
+    assert "'raw'" in message
+    assert "counts" in message
+
+
+@pytest.mark.parametrize("below", ["file", "file/sub", "x" * 300])
+def test_a_folder_that_cannot_be_written_is_refused_first(below, refused, simulated, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    message = refused("--data", tmp_path / "not_read_yet.h5", out=tmp_path / below)
+    assert "cannot write to the results folder" in message
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_a_mistyped_data_set_leaves_no_results_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--dataname", "TYPO", "--data_dir", tmp_path).status == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_tensorflow_before_the_last_check(request, tmp_path):
+    """--k_neighbors can only be judged once empty cells are gone: the last of the checks."""
+    script = """
+import sys
+import train
+status = train.main(sys.argv[1:])
+print(status, sorted({"tensorflow", "keras", "spektral"} & {*sys.modules}))
+"""
+    flags = ["--dataname", "pbmc68k_reduced", "--k_neighbors", "700", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags, "--out", str(tmp_path / "out")],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2 []\n"
+    assert done.stderr.count("\n") == 1
+
+
+# --- Older results, and runs that fail ------------------------------------------------------------
+
+
+@pytest.fixture
+def older(base, tmp_path):
+    """A copy of a run's results, marked, so that it would be seen if they were replaced."""
+    folder = tmp_path / "older"
+    shutil.copytree(base.out, folder)
+    (folder / "labels.csv").write_text("older")
+    return folder
+
+
+def test_a_second_run_is_refused_and_leaves_the_results(refused, older, simulated):
+    before = contents(older)
+    message = refused("--data", simulated.path, *TINY, out=older)
+    assert "--overwrite" in message
+    assert contents(older) == before
+
+
+def test_overwrite_replaces_the_results(run, older, base, simulated):
+    ran = run("--data", simulated.path, *TINY, "--out", older, "--overwrite", compiled=False)
+    assert_same_clustering(opened(ran, older), base)
+    assert set(contents(older)) == FILES
+
+
+def test_bad_data_leave_older_results_untouched(refused, older, tmp_path):
+    before = contents(older)
+    refused("--data", tmp_path / "missing.h5", "--overwrite", out=older)
+    assert contents(older) == before
+
+
+ABSURD = {
+    "pretraining": ["--pretrain_lr", "1e30"],
+    "last_step_of_pretraining": ["--pretrain_lr", "1e30", "--pretrain_epochs", "1"],
+    "clustering": ["--cluster_lr", "1e30", "--maxiter", "3"],
+    "last_step_of_clustering": ["--cluster_lr", "1e30", "--maxiter", "1"],
+}
+
+
+@pytest.mark.parametrize("case", ABSURD)
+def test_a_loss_that_is_not_finite_ends_the_run(case, run, older, simulated):
+    """Status 1, one sentence, nothing written; the last step is not seen in any loss."""
+    before = contents(older)
+    flags = ["--data", simulated.path, *TINY, *ABSURD[case], "--out", older, "--overwrite"]
+    ran = run(*flags, "--quiet", compiled=False)
+    assert ran.status == 1
+    assert ran.out == ""
+    assert re.fullmatch(r"train\.py: error: .*learning rate.*\n", ran.err)
+    assert contents(older) == before
+
+
+def test_an_interrupted_run_leaves_nothing(run, monkeypatch, simulated, tmp_path):
+    import readers
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(readers, "read", interrupted)
+    ran = run("--data", simulated.path, "--out", tmp_path / "out")
+    assert ran.status == 130
+    assert ran.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_finite_and_at_most_one(base):
+    for scores in (base.metrics["scores"], base.metrics["initial_scores"]):
+        assert all(math.isfinite(value) and value <= 1 for value in scores.values())
