@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 VARIANTS: dict[str, dict[str, Any]] = {
     # The method done right, with the choices that our own measurements favour (README, "Variants").
     "sctag": {
+        "round_counts": False,
         "gene_selection": "pearson",
         "clip": 10.0,
         "k_neighbors": 15,
@@ -31,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     # The published code to the letter.
     "official": {
+        "round_counts": True,
         "gene_selection": "seurat",
         "clip": None,
         "k_neighbors": 15,
@@ -235,8 +237,8 @@ def _add_data_flags(flag, group) -> None:
     flag(
         group,
         "round_counts",
-        "round counts that are not whole up, as the published suite does",
-        action="store_true",
+        "round counts that are not whole up, as the published suite does, instead of refusing them",
+        action=YES_NO,
     )
 
 

@@ -51,7 +51,7 @@ def read(settings: Settings):
     adata = readers.read(path, layer=settings.layer)
     adata.X, warning = readers.check_counts(
         adata.X,
-        round_counts=settings.round_counts or settings.variant == "official",
+        round_counts=settings.round_counts,
         where=str(path),
     )
     if warning:
