@@ -24,6 +24,9 @@ KL_FLOOR = 1e-7
 # log Gamma is computed by Stirling's series at the argument + SHIFT, where four terms leave an
 # error below 4e-9, less than float32 resolves.
 SHIFT = 4
+# Rows of a block of the two losses that run in blocks: a block's arrays should fit in the cache.
+ZINB_BLOCK_ROWS = 512
+ADJACENCY_BLOCK_ROWS = 256
 
 
 class ZINBTarget(NamedTuple):
@@ -69,37 +72,42 @@ def _digamma_tail(x: tf.Tensor) -> tf.Tensor:
     return r * (1 / 2 + r * (1 / 12 - r2 * (1 / 120 - r2 * (1 / 252 - r2 / 240))))
 
 
-@tf.custom_gradient
-def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
-    """log Gamma(y + theta) - log Gamma(theta) - y log(y + theta + SHIFT) + y, elementwise.
+def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """log Gamma(y + theta) - log Gamma(theta) - y log(y + theta + SHIFT) + y, and its slope.
 
     The two log Gammas are never formed: at theta = 1e4 each is 8e4 and float32 would keep two
     decimals of their difference. Stirling's series is taken of the difference itself, at arguments
     moved up by SHIFT through Gamma(x + 1) = x Gamma(x). The y log(...) - y, the part that grows
-    with y, is left to `zinb_nll`, where it meets its counterpart.
+    with y, is left to the likelihood, where it meets its counterpart.
 
-    y: >= 0; theta: > 0, same shape; differentiable in theta only (y is data). Source of the
-    series: Abramowitz and Stegun 6.1.41 and 6.3.18.
+    y: >= 0; theta: > 0, same shape. Returns the value and digamma(y + theta) - digamma(theta), the
+    derivative of the two log Gammas alone in theta, elementwise. Source of the series: Abramowitz
+    and Stegun 6.1.41 and 6.3.18.
     """
     a = theta + SHIFT
     b = y + a
     log_growth = tf.math.log1p(y / a)
-    lowered = [(theta + k) / (y + theta + k) for k in range(SHIFT)]  # each in (0, 1]
-    product = lowered[0] * lowered[1] * lowered[2] * lowered[3]
-    value = (a - 0.5) * log_growth + _stirling_tail(b) - _stirling_tail(a) + tf.math.log(product)
-
-    def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
-        steps = [y / ((theta + k) * (y + theta + k)) for k in range(SHIFT)]
-        digamma_difference = log_growth + _digamma_tail(a) - _digamma_tail(b) + sum(steps)
-        return None, upstream * (digamma_difference - y / b)
-
-    return value, gradient
+    lower = [theta + k for k in range(SHIFT)]
+    upper = [y + x for x in lower]
+    ratios = [x / w for x, w in zip(lower, upper, strict=True)]  # each in (0, 1]
+    log_product = tf.math.log(ratios[0] * ratios[1] * ratios[2] * ratios[3])
+    value = (a - 0.5) * log_growth + _stirling_tail(b) - _stirling_tail(a) + log_product
+    steps = [y / (x * w) for x, w in zip(lower, upper, strict=True)]
+    return value, log_growth + _digamma_tail(a) - _digamma_tail(b) + sum(steps)
 
 
-def zinb_nll(
+class ZINBGradients(NamedTuple):
+    """Derivatives of the entries of a ZINB likelihood in its three raw heads, each (N, G)."""
+
+    log_mean: tf.Tensor
+    theta_raw: tf.Tensor
+    pi_logits: tf.Tensor
+
+
+def zinb_nll_entries(
     target: ZINBTarget, log_mean: tf.Tensor, theta_raw: tf.Tensor, pi_logits: tf.Tensor
-) -> tf.Tensor:
-    """Mean negative log-likelihood of a zero-inflated negative binomial, in nats per entry.
+) -> tuple[tf.Tensor, ZINBGradients]:
+    """Negative log-likelihood of a zero-inflated negative binomial, nats an entry, and gradients.
 
     P(y) = pi [y = 0] + (1 - pi) NB(y; mean mu, dispersion theta), with mu = exp(log_mean) times the
     cell's size factor, theta = softplus(theta_raw), pi = sigmoid(pi_logits); exp(log_mean) and
@@ -110,30 +118,117 @@ def zinb_nll(
         y > 0:  softplus(pi_logits) + t + y (log(y / (y + theta + SHIFT)) + log(1 + theta/mu))
                 + constant(y) - log_gamma_ratio(y, theta)
 
-    log_mean, theta_raw, pi_logits: (N, G), any real. Returns a scalar. For y up to 1e5 the absolute
-    error of an entry is about 1e-7 y: the rounding of float32 in the terms that y multiplies.
-    Source: the scTAG paper's ZINB loss; log-space form as in scvi-tools' `log_zinb_positive`.
+    The gradients are written out, so that they share the value's logarithms and divide nothing by
+    what may vanish: with r the probability that y comes from the NB (1 where y > 0),
+
+        d/d log_mean  = r (mu - y) theta / (theta + mu)
+        d/d theta     = r (log(1 + mu/theta) + (y - mu) / (theta + mu) - digamma difference)
+        d/d pi_logits = pi - (1 - r)
+
+    log_mean, theta_raw, pi_logits: (N, G), any real. For y up to 1e5 the absolute error of an entry
+    is about 1e-7 y: the rounding of float32 in the terms that y multiplies. Source: the scTAG
+    paper's ZINB loss; log-space form as in scvi-tools' `log_zinb_positive`.
     """
-    return tf.reduce_mean(zinb_nll_entries(target, log_mean, theta_raw, pi_logits))
-
-
-def zinb_nll_entries(
-    target: ZINBTarget, log_mean: tf.Tensor, theta_raw: tf.Tensor, pi_logits: tf.Tensor
-) -> tf.Tensor:
-    """The (N, G) entries that `zinb_nll` averages; same arguments, nats."""
-    log_mu = tf.clip_by_value(log_mean, *LOG_MEAN_RANGE) + target.log_size_factor
-    mu = tf.exp(log_mu)
-    theta = tf.clip_by_value(tf.nn.softplus(theta_raw), *THETA_RANGE)
-    t = theta * tf.math.log1p(mu / theta)
-    not_dropped = tf.nn.softplus(pi_logits)  # -log(1 - pi)
-
-    log_zero = tf.maximum(pi_logits, -t) + tf.math.log1p(tf.exp(-tf.abs(pi_logits + t)))
+    clipped = tf.clip_by_value(log_mean, *LOG_MEAN_RANGE)
+    mu = tf.exp(clipped + target.log_size_factor)
+    unclipped = tf.nn.softplus(theta_raw)
+    theta = tf.clip_by_value(unclipped, *THETA_RANGE)
     positive = target.y > ZERO
     y = tf.where(positive, target.y, 1.0)
-    # log1p and a log apart, not one log of the product: its gradient keeps theta beside a large mu.
+
+    log_ratio = tf.math.log1p(mu / theta)
+    t = theta * log_ratio
+    balance = pi_logits + t  # logit of the probability that a zero is a dropout
+    decay = tf.exp(-tf.abs(balance))
+    log_zero = tf.maximum(pi_logits, -t) + tf.math.log1p(decay)
+    gamma_ratio, digamma_difference = log_gamma_ratio(y, theta)
+    # log1p and a log apart, not one log of the product, which would lose theta beside a large mu.
     surprise = y * (tf.math.log(y / (y + theta + SHIFT)) + tf.math.log1p(theta / mu))
-    nb = t + surprise + target.constant - log_gamma_ratio(y, theta)
-    return not_dropped + tf.where(positive, nb, -log_zero)
+    nb = t + surprise + target.constant - gamma_ratio
+    entries = tf.nn.softplus(pi_logits) + tf.where(positive, nb, -log_zero)
+
+    dropped = tf.where(positive, 0.0, tf.where(balance > 0, 1.0, decay) / (1.0 + decay))
+    both = theta + mu
+    excess = mu - tf.where(positive, y, 0.0)
+    d_theta = log_ratio - excess / both - tf.where(positive, digamma_difference, 0.0)
+    # Where a clip acts, the head it clips has no influence.
+    d_theta *= tf.cast(theta == unclipped, theta.dtype) * tf.sigmoid(theta_raw)
+    d_log_mean = excess * (theta / both) * tf.cast(clipped == log_mean, theta.dtype)
+    return entries, ZINBGradients(
+        log_mean=(1.0 - dropped) * d_log_mean,
+        theta_raw=(1.0 - dropped) * d_theta,
+        pi_logits=tf.sigmoid(pi_logits) - dropped,
+    )
+
+
+def zinb_nll(
+    target: ZINBTarget,
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    block_rows: int = ZINB_BLOCK_ROWS,
+) -> tf.Tensor:
+    """Mean ZINB negative log-likelihood of the three heads hidden @ kernel + bias, in nats.
+
+    The heads are by far the largest layers, and nothing is needed of their (N, 3G) output but a sum
+    and a gradient. So cells go through in blocks of rows: each block's product, its likelihood and
+    the gradient's two products while it is in the cache. Memory O(block_rows x G) besides the
+    gradients themselves.
+
+    hidden: (N, H); kernel: (H, 3G), log_mean, theta_raw and pi_logits side by side; bias: (3G,).
+    Returns a scalar, the mean of `zinb_nll_entries` over N x G; differentiable in all three.
+    """
+    n_cells, n_genes = target.y.shape
+    width = hidden.shape[1]
+    block_rows = min(block_rows, n_cells)
+    n_blocks = -(-n_cells // block_rows)
+    # Rows added to fill the last block have a likelihood too; it is counted out below.
+    padding = [[0, n_blocks * block_rows - n_cells], [0, 0]]
+    padded = ZINBTarget(*(tf.pad(part, padding) for part in target))
+
+    @tf.custom_gradient
+    def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
+        padded_hidden = tf.pad(hidden, padding)
+
+        def one_block(index, total, d_hidden, d_kernel, d_bias):
+            start = index * block_rows
+            rows = [
+                tf.slice(part, [start, 0], [block_rows, part.shape[1]])
+                for part in (padded_hidden, *padded)
+            ]
+            heads = tf.split(rows[0] @ kernel + bias, 3, axis=1)
+            entries, gradients = zinb_nll_entries(ZINBTarget(*rows[1:]), *heads)
+            real = tf.cast(start + tf.range(block_rows) < n_cells, entries.dtype)[:, None]
+            d_heads = tf.concat(gradients, axis=1) * real  # (block_rows, 3G)
+            d_rows = tf.matmul(d_heads, kernel, transpose_b=True)
+            return (
+                index + 1,
+                total + tf.reduce_sum(entries * real),
+                tf.tensor_scatter_nd_update(d_hidden, [[index]], [d_rows]),
+                d_kernel + tf.matmul(rows[0], d_heads, transpose_a=True),
+                d_bias + tf.reduce_sum(d_heads, axis=0),
+            )
+
+        start = (
+            tf.constant(0),
+            tf.constant(0.0, hidden.dtype),
+            tf.zeros([n_blocks, block_rows, width], hidden.dtype),
+            tf.zeros_like(kernel),
+            tf.zeros_like(bias),
+        )
+        _, total, d_hidden, d_kernel, d_bias = tf.while_loop(
+            lambda index, *_: index < n_blocks, one_block, start, maximum_iterations=n_blocks
+        )
+        d_hidden = tf.reshape(d_hidden, [-1, width])[:n_cells]
+        scale = 1.0 / (float(n_cells) * n_genes)
+
+        def gradient(upstream: tf.Tensor):
+            return tuple(upstream * scale * d for d in (d_hidden, d_kernel, d_bias))
+
+        return total * scale, gradient
+
+    return nll(hidden, kernel, bias)
 
 
 class Edges(NamedTuple):
@@ -177,7 +272,7 @@ def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
 
 
 def adjacency_mse(
-    left: tf.Tensor, right: tf.Tensor, edges: Edges, *, block_rows: int = 256
+    left: tf.Tensor, right: tf.Tensor, edges: Edges, *, block_rows: int = ADJACENCY_BLOCK_ROWS
 ) -> tf.Tensor:
     """Mean over all N x N pairs of (sigmoid(s) - A)^2, s = left @ right^T, without an N x N array.
 

@@ -24,12 +24,16 @@ WEIGHTS_FILE = "model.weights.h5"
 ARCHITECTURE_FILE = "model.json"
 
 
-class ZINBParameters(NamedTuple):
-    """Raw heads of the count decoder, each (N, G): see `losses.zinb_nll` for what they mean."""
+class CountHeads(NamedTuple):
+    """The last linear layer of the count decoder, not yet multiplied out.
 
-    log_mean: tf.Tensor
-    theta_raw: tf.Tensor
-    pi_logits: tf.Tensor
+    hidden: (N, H); kernel: (H, 3G) and bias: (3G,) of the heads log mean, raw dispersion and logit
+    of pi, side by side.
+    """
+
+    hidden: tf.Tensor
+    kernel: tf.Tensor
+    bias: tf.Tensor
 
 
 class GraphTensors(NamedTuple):
@@ -166,12 +170,16 @@ class SCTAG(keras.Model):
         """Logits of the N x N graph as two factors (N, D + 1), from z (N, D)."""
         return self.graph_decoder(z)
 
-    def decode_counts(self, z: tf.Tensor) -> ZINBParameters:
-        """Raw ZINB parameters (N, G) from z (N, D)."""
+    def decode_counts(self, z: tf.Tensor) -> CountHeads:
+        """What the ZINB's three heads are made of, from z (N, D); see `losses.zinb_nll`."""
         hidden = z
         for layer in self.count_decoder:
             hidden = layer(hidden)
-        return ZINBParameters(*(head(hidden) for head in self.heads))
+        return CountHeads(
+            hidden=hidden,
+            kernel=tf.concat([head.kernel for head in self.heads], axis=1),
+            bias=tf.concat([head.bias for head in self.heads], axis=0),
+        )
 
     def assign(self, z: tf.Tensor) -> tf.Tensor:
         """Soft assignment q (N, C) from z (N, D), once the centres are placed."""
