@@ -15,7 +15,7 @@ import numpy as np
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
-from sklearn.neighbors import kneighbors_graph
+from sklearn.neighbors import NearestNeighbors
 
 from utils import InputError
 
@@ -103,11 +103,29 @@ def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
     adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
 
 
-def knn_graph(points: np.ndarray, *, k: int, symmetric: bool) -> sp.csr_matrix:
+def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
+    """The k nearest other cells of each cell, euclidean: indices (N, k), in no particular order.
+
+    points: (N, F); exact by scikit-learn, in blocks, in time N^2; otherwise by pynndescent, in time
+    about N log N, which misses a few neighbours and is decided by the seed.
+    """
+    if exact:
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    from pynndescent import NNDescent
+
+    found = NNDescent(points, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
+    # The cell itself, or where it was not found the farthest cell, goes to the end and is cut off.
+    itself = found == np.arange(len(points))[:, None]
+    return np.take_along_axis(found, np.argsort(itself, axis=1, kind="stable"), axis=1)[:, :k]
+
+
+def knn_graph(
+    points: np.ndarray, *, k: int, symmetric: bool, exact: bool, seed: int
+) -> sp.csr_matrix:
     """Binary kNN graph, CSR float32 (N, N): a row lists the k nearest cells, the cell itself first.
 
-    points: (N, F), euclidean distance, exact (scikit-learn). `symmetric` joins two cells if either
-    lists the other; otherwise the graph is directed with k ones in each row, as published. Raises
+    points: (N, F); exact, seed: see `nearest_others`. `symmetric` joins two cells if either lists
+    the other; otherwise the graph is directed with k ones in each row, as published. Raises
     InputError unless k < N.
     """
     n_cells = len(points)
@@ -115,9 +133,14 @@ def knn_graph(points: np.ndarray, *, k: int, symmetric: bool) -> sp.csr_matrix:
         raise InputError(
             f"--k_neighbors {k} is not below the number of cells ({n_cells}): choose a smaller one"
         )
-    # Among identical cells a search that may return the cell itself need not: it is added instead.
-    others = kneighbors_graph(points, k - 1, include_self=False) if k > 1 else 0
-    graph = (others + sp.identity(n_cells, format="csr")).tocsr().astype(np.float32)
+    # Among identical cells a search need not return the cell itself: it is added instead.
+    columns = np.arange(n_cells)[:, None]  # (N, 1)
+    if k > 1:
+        others = nearest_others(points, k=k - 1, exact=exact, seed=seed)
+        columns = np.concatenate([columns, others], axis=1)  # (N, k)
+    ones = np.ones(n_cells * k, np.float32)
+    rows = np.arange(0, n_cells * k + 1, k)
+    graph = sp.csr_matrix((ones, columns.ravel(), rows), shape=(n_cells, n_cells))
     if symmetric:
         graph = graph.maximum(graph.T).tocsr()
     graph.sort_indices()
@@ -133,11 +156,13 @@ def prepare(
     n_pcs: int,
     k: int,
     symmetric: bool,
+    exact_knn_cells: int,
     seed: int,
 ) -> ad.AnnData:
     """Checked counts to the prepared AnnData that the module's docstring describes.
 
-    adata: X (cells, genes) sparse raw counts. Raises InputError where the data cannot be clustered.
+    adata: X (cells, genes) sparse raw counts; exact_knn_cells: the kNN graph is exact for up to so
+    many cells, approximate beyond. Raises InputError where the data cannot be clustered.
     """
     with warnings.catch_warnings():
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
@@ -145,12 +170,14 @@ def prepare(
         adata = normalise(drop_empty(adata))
         adata = scale(select_genes(adata, n_genes=n_genes, method=gene_selection), clip=clip)
         add_pca(adata, n_pcs=n_pcs, seed=seed)
-    graph = knn_graph(adata.obsm["X_pca"], k=k, symmetric=symmetric)
+    exact = adata.n_obs <= exact_knn_cells
+    graph = knn_graph(adata.obsm["X_pca"], k=k, symmetric=symmetric, exact=exact, seed=seed)
     adata.obsp["connectivities"] = graph
     log.info(
-        "graph     %d cells, %d edges, %s, %.1f neighbours a cell (%d to %d)",
+        "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
         adata.n_obs,
         graph.nnz,
+        "" if exact else "approximate, ",
         "symmetric" if symmetric else "directed",
         graph.nnz / adata.n_obs,
         np.diff(graph.indptr).min(),

@@ -75,6 +75,7 @@ class Settings:
     clip: float | None
     k_neighbors: int
     n_pcs: int
+    exact_knn_cells: int
     symmetric_graph: bool
     hops: int
     tag_blocks: str
@@ -282,6 +283,13 @@ def _add_preparation_flags(flag, group) -> None:
     )
     flag(group, "k_neighbors", "neighbours of a cell in the graph, itself included", type=_COUNT)
     flag(group, "n_pcs", "principal components in which neighbours are sought", type=_COUNT)
+    flag(
+        group,
+        "exact_knn_cells",
+        "neighbours are exact in data of up to so many cells, approximate (pynndescent) beyond",
+        30_000,
+        type=_number(int, 0),
+    )
     flag(
         group,
         "symmetric_graph",

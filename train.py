@@ -186,6 +186,7 @@ def run(settings: Settings) -> str:
                 n_pcs=settings.n_pcs,
                 k=settings.k_neighbors,
                 symmetric=settings.symmetric_graph,
+                exact_knn_cells=settings.exact_knn_cells,
                 seed=settings.seed,
             )
         if cell_types is not None:

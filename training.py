@@ -129,11 +129,11 @@ def _run_epochs(
                         f"the loss is {values['total']} at epoch {len(history)} of {phase}: "
                         "try a lower learning rate"
                     )
-            bar.update(len(pending))
-            pending.clear()
             last = history[-1]
             shown = {name: last[name] for name in ("zinb", "adj", "kl")}
             bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+            bar.update(len(pending))
+            pending.clear()
             if epoch % every == 0 or epoch in (1, epochs):
                 text = "  ".join(f"{name} {value:9.5f}" for name, value in shown.items())
                 seconds = time.perf_counter() - start

@@ -65,6 +65,7 @@ def prepared(source: str):
         n_pcs=COMPONENTS,
         k=NEIGHBORS,
         symmetric=False,
+        exact_knn_cells=30_000,
         seed=0,
     )
 

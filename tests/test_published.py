@@ -22,7 +22,7 @@ def prepared():
         rate[group::3, group * 8 : group * 8 + 8] = 6.0
     adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
     settings = {"n_genes": N_GENES, "gene_selection": "seurat", "clip": None, "n_pcs": 10, "k": 6}
-    return preprocess.prepare(adata, symmetric=False, seed=0, **settings)
+    return preprocess.prepare(adata, symmetric=False, exact_knn_cells=10**6, seed=0, **settings)
 
 
 def both(prepared):

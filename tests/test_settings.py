@@ -29,6 +29,7 @@ REFUSED = [
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
     *(("clip", value) for value in ("0", "-1", "nan", "inf", "never")),
     *(("seed", value) for value in ("-1", "1.5", "nan", str(2**32))),
+    *(("exact_knn_cells", value) for value in ("-1", "1.5", "nan", "few")),
     *((flag, "other") for flag in CHOICES),
 ]
 ACCEPTED = [
@@ -41,6 +42,7 @@ ACCEPTED = [
     ("pretrain_lr", "1e-9", 1e-9),
     ("clip", "none", None),
     ("clip", "2.5", 2.5),
+    ("exact_knn_cells", "0", 0),
     ("seed", "0", 0),
     ("seed", str(2**32 - 1), 2**32 - 1),
     ("gpu_option", "-1", "-1"),

@@ -25,7 +25,7 @@ def prepared():
         rate[group::3, group * 6 : group * 6 + 6] = 8.0
     adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
     settings = {"n_genes": 20, "gene_selection": "seurat", "clip": 10.0, "n_pcs": 5, "k": 6}
-    return preprocess.prepare(adata, symmetric=False, seed=0, **settings)
+    return preprocess.prepare(adata, symmetric=False, exact_knn_cells=10**6, seed=0, **settings)
 
 
 def network(**changes):
