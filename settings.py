@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "final_labels": "final",
         "pretrain_lr": 1e-3,
         "cluster_lr": 5e-4,
+        "pretrain_tol": 0.02,
+        "cluster_tol": 0.001,
     },
     # The published code to the letter.
     "official": {
@@ -48,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "final_labels": "refresh",
         "pretrain_lr": 1e-4,
         "cluster_lr": 5e-4,
+        "pretrain_tol": 0.0,
+        "cluster_tol": 0.0,
     },
 }
 DEFAULT_VARIANT = "sctag"
@@ -90,9 +94,11 @@ class Settings:
     w_kl: float
     pretrain_epochs: int
     pretrain_lr: float
+    pretrain_tol: float
     init: str
     maxiter: int
     cluster_lr: float
+    cluster_tol: float
     update_interval: int
     kl: str
     train_centers: bool
@@ -155,6 +161,7 @@ def _or_word(word: str, meaning: Any, parse):
 _COUNT = _number(int, 1)
 _WEIGHT = _number(float, 0.0)
 _RATE = _number(float, 0.0, strict=True)
+_SHARE = _number(float, 0.0, below=1.0)
 
 
 def _describe_default(name: str, common: Any) -> str:
@@ -328,7 +335,7 @@ def _add_model_flags(flag, group) -> None:
         group,
         "dropout",
         "dropout rate of the input in training",
-        type=_number(float, 0.0, below=1.0),
+        type=_SHARE,
     )
     flag(
         group,
@@ -342,16 +349,29 @@ def _add_training_flags(flag, group) -> None:
     flag(group, "w_adj", "weight of the graph's reconstruction loss", 0.3, type=_WEIGHT)
     flag(group, "w_zinb", "weight of the ZINB loss", 1.0, type=_WEIGHT)
     flag(group, "w_kl", "weight of the KL loss", 1.5, type=_WEIGHT)
-    flag(group, "pretrain_epochs", "epochs of pretraining", 1000, type=_COUNT)
+    flag(group, "pretrain_epochs", "epochs of pretraining, at most", 1000, type=_COUNT)
     flag(group, "pretrain_lr", "learning rate of pretraining (Adam)", type=_RATE)
+    flag(
+        group,
+        "pretrain_tol",
+        "stop pretraining when the mean loss of 50 epochs falls by less than this share; 0: never",
+        type=_SHARE,
+    )
     flag(
         group,
         "init",
         "initial clusters: K-means of the embedding, or spectral clustering of the graph",
         choices=["kmeans", "spectral"],
     )
-    flag(group, "maxiter", "epochs of the clustering phase", 300, type=_COUNT)
+    flag(group, "maxiter", "epochs of the clustering phase, at most", 300, type=_COUNT)
     flag(group, "cluster_lr", "learning rate of the clustering phase (Adam)", type=_RATE)
+    flag(
+        group,
+        "cluster_tol",
+        "stop clustering when 3 updates of p in a row change less than this share of the labels; "
+        "0: never",
+        type=_SHARE,
+    )
     flag(group, "update_interval", "epochs between two updates of p", 8, type=_COUNT)
     flag(group, "kl", "pq: KL(p || q), as in DEC; qp: KL(q || p)", choices=["pq", "qp"])
     flag(group, "train_centers", "train the cluster centres with the network", action=YES_NO)

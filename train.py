@@ -128,6 +128,7 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
             data,
             epochs=settings.pretrain_epochs,
             learning_rate=settings.pretrain_lr,
+            tolerance=settings.pretrain_tol,
             weights=weights,
             quiet=settings.quiet,
         )
@@ -150,6 +151,7 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
             data,
             epochs=settings.maxiter,
             learning_rate=settings.cluster_lr,
+            tolerance=settings.cluster_tol,
             weights=weights,
             kl=settings.kl,
             update_interval=settings.update_interval,

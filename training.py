@@ -25,6 +25,8 @@ log = logging.getLogger("sctag")
 
 REPORTS = 10  # log lines of a phase
 CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits for the device
+WINDOW = 50  # epochs over which losses are averaged before they are compared: dropout is noisy
+STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
 
 
 class TrainingData(NamedTuple):
@@ -104,11 +106,17 @@ def make_step(
 
 
 def _run_epochs(
-    phase: str, epochs: int, one_epoch: Callable[[int], StepLosses], *, quiet: bool
+    phase: str,
+    epochs: int,
+    one_epoch: Callable[[int], StepLosses],
+    settled: Callable[[list[dict]], str | None],
+    *,
+    quiet: bool,
 ) -> list[dict[str, float | int | str]]:
     """Run a phase with its progress bar, log lines and check of the losses; returns its history.
 
-    Raises TrainingError when a loss is not finite.
+    `settled` reads the history now and then and returns why the phase may stop, or None. Raises
+    TrainingError when a loss is not finite.
     """
     history: list[dict] = []
     pending: list[StepLosses] = []
@@ -134,10 +142,14 @@ def _run_epochs(
             bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
             bar.update(len(pending))
             pending.clear()
-            if epoch % every == 0 or epoch in (1, epochs):
+            reason = settled(history) if epoch < epochs else None
+            if reason or epoch % every == 0 or epoch in (1, epochs):
                 text = "  ".join(f"{name} {value:9.5f}" for name, value in shown.items())
                 seconds = time.perf_counter() - start
                 log.info(f"{phase:<9} {epoch:>5}/{epochs}  {text}  {seconds:7.1f} s")
+            if reason:
+                log.info(f"{phase:<9} stopped at epoch {epoch}: {reason}")
+                break
     return history
 
 
@@ -147,12 +159,28 @@ def pretrain(
     *,
     epochs: int,
     learning_rate: float,
+    tolerance: float,
     weights: Weights,
     quiet: bool,
 ) -> list[dict]:
-    """Train encoder and decoders on the graph and the ZINB; returns one row of losses an epoch."""
+    """Train encoder and decoders on the graph and the ZINB; returns one row of losses an epoch.
+
+    epochs: at most so many; it stops before when the loss has settled, by less than the share
+    `tolerance` between the means of two successive windows of `WINDOW` epochs (0: never).
+    """
     step = make_step(network, data, learning_rate=learning_rate, weights=weights, kl="pq")
-    return _run_epochs("pretrain", epochs, lambda _: step(None), quiet=quiet)
+
+    def settled(history: list[dict]) -> str | None:
+        if not tolerance or len(history) % WINDOW or len(history) < 2 * WINDOW:
+            return None
+        totals = [row["total"] for row in history[-2 * WINDOW :]]
+        before, now = np.mean(totals[:WINDOW]), np.mean(totals[WINDOW:])
+        gain = (before - now) / abs(before)
+        if gain >= tolerance:
+            return None
+        return f"the loss fell by {gain:.2%} in {WINDOW} epochs, less than {tolerance:.2%}"
+
+    return _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
 
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
@@ -184,6 +212,7 @@ def cluster(
     *,
     epochs: int,
     learning_rate: float,
+    tolerance: float,
     weights: Weights,
     kl: str,
     update_interval: int,
@@ -191,6 +220,10 @@ def cluster(
     quiet: bool,
 ) -> Clustered:
     """Sharpen the clusters from the centres already placed, with p refreshed at intervals.
+
+    epochs: at most so many; it stops before when the labels have settled: at `STEADY_UPDATES`
+    refreshes in a row less than the share `tolerance` of the cells has changed its label (0: never;
+    the stopping rule of DEC and scDeepCluster, made patient).
 
     final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
     was made (at epoch 296 of 300 by default, as published).
@@ -202,14 +235,27 @@ def cluster(
         return network.assign(network.encode(data.graph, training=False))
 
     state: dict[str, tf.Tensor] = {}
+    changed: list[float] = []  # at each refresh but the first, the share of cells with a new label
 
     def one_epoch(epoch: int) -> StepLosses:
         if (epoch - 1) % update_interval == 0:
-            state["q"] = soft_assignment()
+            before, state["q"] = state.get("q"), soft_assignment()
             state["p"] = losses.target_distribution(state["q"])
+            if before is not None:
+                moved = np.argmax(before, axis=1) != np.argmax(state["q"], axis=1)
+                changed.append(float(np.mean(moved)))
         return step(state["p"])
 
-    history = _run_epochs("cluster", epochs, one_epoch, quiet=quiet)
+    def settled(_: list[dict]) -> str | None:
+        last = changed[-STEADY_UPDATES:]
+        if len(last) < STEADY_UPDATES or max(last) >= tolerance:
+            return None
+        return (
+            f"at each of the last {STEADY_UPDATES} updates of p less than {tolerance:.2%} of the "
+            "cells changed cluster"
+        )
+
+    history = _run_epochs("cluster", epochs, one_epoch, settled, quiet=quiet)
     final = _finite(soft_assignment().numpy(), "the assignment")
     q = final if final_labels == "final" else state["q"].numpy()
     return Clustered(labels=q.argmax(axis=1), q=q, history=history)

@@ -21,10 +21,11 @@ CHOICES = [
     *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
     *("init", "kl", "final_labels"),
 ]
+SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
     *((flag, value) for flag in WHOLE_FROM_ONE for value in ("0", "-1", "1.5", "nan", "ten")),
     *(("n_clusters", value) for value in ("1", "0", "-2", "2.5", "nan", "all")),
-    *(("dropout", value) for value in ("1", "1.5", "-0.1", "nan", "inf", "half")),
+    *((f, v) for f in SHARES for v in ("1", "1.5", "-0.1", "nan", "inf", "half")),
     *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
     *(("clip", value) for value in ("0", "-1", "nan", "inf", "never")),
@@ -36,8 +37,8 @@ ACCEPTED = [
     *((flag, "1", 1) for flag in WHOLE_FROM_ONE if flag != "decoder_dims"),
     ("n_clusters", "2", 2),
     ("n_clusters", "labels", "labels"),
-    ("dropout", "0", 0.0),
-    ("dropout", "0.99", 0.99),
+    *((share, "0", 0.0) for share in SHARES),
+    *((share, "0.99", 0.99) for share in SHARES),
     *((weight, "0", 0.0) for weight in ("w_adj", "w_zinb", "w_kl")),
     ("pretrain_lr", "1e-9", 1e-9),
     ("clip", "none", None),

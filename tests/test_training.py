@@ -105,21 +105,25 @@ def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
     np.testing.assert_array_equal(scaled.log_size_factor, np.zeros((75, 1)))
 
 
+def pretrain(net, data, **changes):
+    settings = {"learning_rate": 1e-2, "tolerance": 0.0, "weights": WEIGHTS, "quiet": True}
+    return training.pretrain(net, data, **(settings | changes))
+
+
 def run(net, data, **changes):
     """Twelve epochs of clustering from the centres of the first three cells."""
     z = training.embed(net, data)
     net.place_centers(z[:3], trainable=changes.pop("trainable", True))
     settings = {"epochs": 12, "learning_rate": 1e-2, "weights": WEIGHTS, "kl": "pq"}
-    settings |= {"update_interval": 5, "final_labels": "final", "quiet": True} | changes
+    settings |= {"tolerance": 0.0, "update_interval": 5}
+    settings |= {"final_labels": "final", "quiet": True} | changes
     return training.cluster(net, data, **settings)
 
 
 def test_pretraining_lowers_the_losses_and_records_every_epoch(prepared):
     net = network(dropout=0.2)
     data = tensors(prepared, net)
-    history = training.pretrain(
-        net, data, epochs=33, learning_rate=1e-2, weights=WEIGHTS, quiet=True
-    )
+    history = pretrain(net, data, epochs=33)
     assert [row["epoch"] for row in history] == list(range(1, 34))
     assert {row["phase"] for row in history} == {"pretrain"}
     assert history[-1]["zinb"] < history[0]["zinb"]
@@ -159,4 +163,30 @@ def test_a_loss_that_is_not_finite_ends_the_phase_in_one_sentence(prepared):
     net = network()
     data = tensors(prepared, net)
     with pytest.raises(TrainingError, match="lower learning rate"):
-        training.pretrain(net, data, epochs=40, learning_rate=1e30, weights=WEIGHTS, quiet=True)
+        pretrain(net, data, epochs=40, learning_rate=1e30)
+
+
+def test_pretraining_stops_when_the_loss_has_settled_and_says_why(prepared, caplog):
+    """Two windows of 50 epochs are the least; a rate of 1e-9 moves nothing."""
+    caplog.set_level("INFO", logger="sctag")
+    net = network()
+    data = tensors(prepared, net)
+    still = {"learning_rate": 1e-9, "epochs": 130}
+    assert len(pretrain(net, data, tolerance=0.01, **still)) == 100
+    assert "stopped at epoch 100: the loss fell by 0.00% in 50 epochs" in caplog.text
+    assert len(pretrain(net, data, tolerance=0.0, **still)) == 130
+
+
+def test_pretraining_goes_on_while_the_loss_falls(prepared):
+    net = network()
+    assert len(pretrain(net, tensors(prepared, net), tolerance=0.001, epochs=130)) == 130
+
+
+def test_clustering_stops_when_the_labels_have_settled_and_says_why(prepared, caplog):
+    """p is made before epochs 1, 6, 11 and 16; the labels stand still at the last three of them."""
+    caplog.set_level("INFO", logger="sctag")
+    data = tensors(prepared, network())
+    still = {"learning_rate": 1e-9, "epochs": 40}
+    assert len(run(network(), data, tolerance=0.01, **still).history) == 16
+    assert "stopped at epoch 16: at each of the last 3 updates" in caplog.text
+    assert len(run(network(), data, tolerance=0.0, **still).history) == 40
