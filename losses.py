@@ -58,6 +58,72 @@ def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
     )
 
 
+class Blocks(NamedTuple):
+    """N cells in blocks of rows, all of one size: the last one overlaps the one before it.
+
+    So nothing is padded or copied. Rows that a block repeats are computed again, to the same
+    result, and left out of sums by `new`. block_rows: at most N.
+    """
+
+    n_cells: int
+    block_rows: int
+
+    @classmethod
+    def even(cls, n_cells: int, at_most: int) -> Blocks:
+        """As few blocks as `at_most` rows a block allow, as small as that leaves them."""
+        count = -(-n_cells // at_most)
+        return cls(n_cells, -(-n_cells // count))
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        return -(-self.n_cells // self.block_rows)
+
+    def take(self, matrix: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Rows of block `index` of a matrix (N, F): (block_rows, F)."""
+        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
+        return tf.slice(matrix, [start, 0], [self.block_rows, matrix.shape[1]])
+
+    def new(self, index: tf.Tensor) -> tf.Tensor:
+        """(block_rows, 1): 1 for a row that no block before has had, 0 for a repeated one."""
+        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
+        rows = start + tf.range(self.block_rows)
+        return tf.cast(rows >= index * self.block_rows, tf.float32)[:, None]
+
+    def empty(self, width: int) -> tf.Tensor:
+        """Where `put` collects rows of `width` columns."""
+        return tf.zeros([self.count, self.block_rows, width])
+
+    def put(self, collected: tf.Tensor, index: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """Collected blocks with the rows (block_rows, F) of block `index`."""
+        return tf.tensor_scatter_nd_update(collected, [[index]], [rows])
+
+    def join(self, collected: tf.Tensor) -> tf.Tensor:
+        """Collected blocks as one matrix (N, F)."""
+        width = collected.shape[2]
+        before = tf.reshape(collected[:-1], [-1, width])
+        last = collected[-1, self.block_rows * self.count - self.n_cells :]
+        return tf.concat([before, last], axis=0)
+
+    def run(self, one_block, *start: tf.Tensor):
+        """Loop `one_block(index, *state) -> (index + 1, *state)` over all blocks, from `start`."""
+        return tf.while_loop(
+            lambda index, *_: index < self.count,
+            one_block,
+            (tf.constant(0), *start),
+            maximum_iterations=self.count,
+        )
+
+
+def _sum_rows(block: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Sum of a block (B, F), its rows weighted by (B, 1), as a scalar.
+
+    The rows are summed by a product with ones: XLA's own reduction to a scalar is slower on a CPU.
+    """
+    sums = tf.linalg.matvec(block, tf.ones([block.shape[1]]))
+    return tf.reduce_sum(sums * weights[:, 0])
+
+
 def _stirling_tail(x: tf.Tensor) -> tf.Tensor:
     """log Gamma(x) - [(x - 1/2) log x - x + log(2 pi)/2], for x >= SHIFT."""
     r = 1.0 / x
@@ -180,54 +246,36 @@ def zinb_nll(
     Returns a scalar, the mean of `zinb_nll_entries` over N x G; differentiable in all three.
     """
     n_cells, n_genes = target.y.shape
-    width = hidden.shape[1]
-    block_rows = min(block_rows, n_cells)
-    n_blocks = -(-n_cells // block_rows)
-    # Rows added to fill the last block have a likelihood too; it is counted out below.
-    padding = [[0, n_blocks * block_rows - n_cells], [0, 0]]
-    padded = ZINBTarget(*(tf.pad(part, padding) for part in target))
+    blocks = Blocks.even(n_cells, block_rows)
 
     @tf.custom_gradient
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
-        padded_hidden = tf.pad(hidden, padding)
-
         def one_block(index, total, d_hidden, d_kernel, d_bias):
-            start = index * block_rows
-            rows = [
-                tf.slice(part, [start, 0], [block_rows, part.shape[1]])
-                for part in (padded_hidden, *padded)
-            ]
-            heads = tf.split(rows[0] @ kernel + bias, 3, axis=1)
-            entries, gradients = zinb_nll_entries(ZINBTarget(*rows[1:]), *heads)
+            rows, *target_rows = (blocks.take(part, index) for part in (hidden, *target))
+            heads = tf.split(rows @ kernel + bias, 3, axis=1)
+            entries, gradients = zinb_nll_entries(ZINBTarget(*target_rows), *heads)
             d_heads = tf.concat(gradients, axis=1)  # (block_rows, 3G)
-            d_rows = tf.matmul(d_heads, kernel, transpose_b=True)
-            # Added rows have hidden 0, and so no share in d_kernel; `real` keeps them out of the
-            # sums. Products sum faster under XLA than its own reductions.
-            real = tf.cast(start + tf.range(block_rows) < n_cells, entries.dtype)
-            per_gene = tf.linalg.matvec(entries, real, transpose_a=True)
+            new = blocks.new(index)
             return (
                 index + 1,
-                total + tf.reduce_sum(per_gene),
-                tf.tensor_scatter_nd_update(d_hidden, [[index]], [d_rows]),
-                d_kernel + tf.matmul(rows[0], d_heads, transpose_a=True),
-                d_bias + tf.linalg.matvec(d_heads, real, transpose_a=True),
+                total + _sum_rows(entries, new),
+                blocks.put(d_hidden, index, tf.matmul(d_heads, kernel, transpose_b=True)),
+                d_kernel + tf.matmul(rows * new, d_heads, transpose_a=True),
+                d_bias + tf.reduce_sum(d_heads * new, axis=0),
             )
 
-        start = (
-            tf.constant(0),
-            tf.constant(0.0, hidden.dtype),
-            tf.zeros([n_blocks, block_rows, width], hidden.dtype),
+        _, total, d_hidden, d_kernel, d_bias = blocks.run(
+            one_block,
+            tf.constant(0.0),
+            blocks.empty(hidden.shape[1]),
             tf.zeros_like(kernel),
             tf.zeros_like(bias),
         )
-        _, total, d_hidden, d_kernel, d_bias = tf.while_loop(
-            lambda index, *_: index < n_blocks, one_block, start, maximum_iterations=n_blocks
-        )
-        d_hidden = tf.reshape(d_hidden, [-1, width])[:n_cells]
         scale = 1.0 / (float(n_cells) * n_genes)
 
         def gradient(upstream: tf.Tensor):
-            return tuple(upstream * scale * d for d in (d_hidden, d_kernel, d_bias))
+            found = (blocks.join(d_hidden), d_kernel, d_bias)
+            return tuple(upstream * scale * d for d in found)
 
         return total * scale, gradient
 
@@ -248,34 +296,24 @@ def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
     a block of s is used for the value and both gradients while it is in the cache.
     """
     n_cells, width = left.shape
-    block_rows = min(block_rows, n_cells)
-    n_blocks = -(-n_cells // block_rows)
-    n_added = n_blocks * block_rows - n_cells
-    padded = tf.pad(left, [[0, n_added], [0, 0]])
-    ones = tf.ones([n_cells], left.dtype)
+    blocks = Blocks.even(n_cells, block_rows)
 
     def one_block(index, total, d_left, d_right):
-        start = index * block_rows
-        block = tf.slice(padded, [start, 0], [block_rows, width])
-        probability = tf.sigmoid(tf.matmul(block, right, transpose_b=True))  # (block_rows, N)
+        rows, new = blocks.take(left, index), blocks.new(index)
+        probability = tf.sigmoid(tf.matmul(rows, right, transpose_b=True))  # (block_rows, N)
         square = probability * probability
         d_logits = 2.0 * square * (1.0 - probability)
-        d_left = tf.tensor_scatter_nd_update(d_left, [[index]], [d_logits @ right])
-        d_right += tf.matmul(d_logits, block, transpose_a=True)
-        # A product with ones sums faster under XLA than its own reduction to a scalar.
-        return index + 1, total + tf.reduce_sum(tf.linalg.matvec(square, ones)), d_left, d_right
+        return (
+            index + 1,
+            total + _sum_rows(square, new),
+            blocks.put(d_left, index, d_logits @ right),
+            d_right + tf.matmul(d_logits, rows * new, transpose_a=True),
+        )
 
-    start = (
-        tf.constant(0),
-        tf.constant(0.0, left.dtype),
-        tf.zeros([n_blocks, block_rows, width], left.dtype),
-        tf.zeros_like(right),
+    _, total, d_left, d_right = blocks.run(
+        one_block, tf.constant(0.0), blocks.empty(width), tf.zeros_like(right)
     )
-    _, total, d_left, d_right = tf.while_loop(
-        lambda index, *_: index < n_blocks, one_block, start, maximum_iterations=n_blocks
-    )
-    # The rows added to fill the last block have logits 0: sigmoid^2 is 1/4, the gradients are none.
-    return total - 0.25 * n_added * n_cells, tf.reshape(d_left, [-1, width])[:n_cells], d_right
+    return total, blocks.join(d_left), d_right
 
 
 def adjacency_mse(

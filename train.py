@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,18 +96,15 @@ def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
     return n_clusters
 
 
-def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
-    """Both training phases on prepared data: the network, initial labels, z and `Clustered`."""
-    with stopwatch("start_tensorflow"):
-        device = utils.start_tensorflow(settings.gpu_option)
-        import clustering
-        import training
-        from model import SCTAG
+def start(settings: Settings, n_genes: int):
+    """TensorFlow on the device that was asked for, which is said once, and the network on it."""
+    device = utils.start_tensorflow(settings.gpu_option)
     asked = settings.gpu_option != "-1"
     log.info("device    %s%s", device, " (no GPU found)" if asked and device == "CPU" else "")
+    from model import SCTAG
 
-    network = SCTAG(
-        n_genes=adata.n_vars,
+    return SCTAG(
+        n_genes=n_genes,
         hidden_dim=settings.hidden_dim,
         latent_dim=settings.latent_dim,
         decoder_dims=settings.decoder_dims,
@@ -115,6 +113,29 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
         dropout=settings.dropout,
         seed=settings.seed,
     )
+
+
+def initial_clusters(adata, z: np.ndarray, n_clusters: int, settings: Settings):
+    """Labels (N,) that the clustering phase starts from, and the centres (C, D) of their z."""
+    import clustering
+
+    if settings.init == "kmeans":
+        labels = clustering.kmeans(z, n_clusters=n_clusters, seed=settings.seed)
+    else:
+        graph = adata.obsp["connectivities"]
+        labels = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
+    centers = clustering.centers_of(z, labels)
+    if len(centers) < n_clusters:
+        found = len(centers)
+        log.warning("warning: %s found %d clusters, not %d", settings.init, found, n_clusters)
+    return labels, centers
+
+
+def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
+    """Both training phases on prepared data: the network, initial labels, z and `Clustered`."""
+    with stopwatch("start_tensorflow"):
+        network = start(settings, adata.n_vars)
+        import training
     weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
     with stopwatch("pretrain"):
         data = training.training_data(
@@ -134,16 +155,7 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
         )
     with stopwatch("initial_clusters"):
         z = training.embed(network, data)
-        if settings.init == "kmeans":
-            initial = clustering.kmeans(z, n_clusters=n_clusters, seed=settings.seed)
-        else:
-            graph = adata.obsp["connectivities"]
-            initial = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
-        centers = clustering.centers_of(z, initial)
-        if len(centers) < n_clusters:
-            log.warning(
-                "warning: %s found %d clusters, not %d", settings.init, len(centers), n_clusters
-            )
+        initial, centers = initial_clusters(adata, z, n_clusters, settings)
         network.place_centers(centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
         clustered = training.cluster(
@@ -197,32 +209,25 @@ def run(settings: Settings) -> str:
 
         network, initial, z, clustered = fit(adata, n_clusters, settings, stopwatch)
 
+        scored = score_all(cell_types, initial_scores=initial, scores=clustered.labels)
         with stopwatch("write"):
-            scored = score_all(cell_types, initial_scores=initial, scores=clustered.labels)
-            sizes = np.bincount(clustered.labels, minlength=clustered.q.shape[1])
-            last = clustered.history[-1]
             described = settings.to_json()
-            results.annotate(
-                adata,
-                labels=clustered.labels,
-                z=z,
-                q=clustered.q,
-                notes={
-                    "settings": described,
-                    "scores": scored["scores"],
-                    "history": clustered.history,
-                },
-            )
+            notes = {"settings": described, "scores": scored["scores"]}
+            notes["history"] = clustered.history
+            results.annotate(adata, labels=clustered.labels, z=z, q=clustered.q, notes=notes)
             results.write_tables(staging, adata, clustered.history)
             network.save(staging)
             record = {"settings": described, "data": source} | results.environment()
             results.write_json(staging / results.SETTINGS, record)
+        sizes = np.bincount(clustered.labels, minlength=clustered.q.shape[1])
+        last = clustered.history[-1]
         metrics = scored | {
             "cells": adata.n_obs,
             "genes": adata.n_vars,
             "n_clusters": n_clusters,
             "cluster_sizes": sizes.tolist(),
             "empty_clusters": n_clusters - int((sizes > 0).sum()),
+            "epochs": dict(Counter(row["phase"] for row in clustered.history)),
             "final_losses": {name: last[name] for name in ("total", "adj", "zinb", "kl")},
             "seconds": stopwatch.total(),
             "peak_memory_mb": round(utils.peak_memory_mb(), 1),
