@@ -25,7 +25,7 @@ TABLES = (LABELS, DATA, HISTORY, METRICS, SETTINGS)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
-    *("numpy", "scipy", "pandas", "h5py"),
+    *("pynndescent", "numpy", "scipy", "pandas", "h5py"),
 ]
 
 

@@ -158,6 +158,7 @@ def test_metrics_json(real):
     sizes = np.bincount(real.labels["cluster"], minlength=10)
     assert metrics["cluster_sizes"] == sizes.tolist()
     assert metrics["empty_clusters"] == (sizes == 0).sum()
+    assert metrics["epochs"] == {"pretrain": 5, "cluster": 3}
     last = real.history.iloc[-1]
     for name, value in metrics["final_losses"].items():
         assert value == pytest.approx(last[name], rel=1e-6)
