@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import gammaln
 
+from blocks import Blocks, sum_rows
+
 # The published suite's bounds (official code, `MeanAct` and `DispAct`): they keep a head that runs
 # away finite, and the clip acts before exp so that its gradient is zero there instead of NaN.
 LOG_MEAN_RANGE = (float(np.log(1e-5)), float(np.log(1e6)))
@@ -56,72 +58,6 @@ def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
         constant=tf.constant(constant, tf.float32),
         log_size_factor=tf.constant(np.log(factor)[:, None], tf.float32),
     )
-
-
-class Blocks(NamedTuple):
-    """N cells in blocks of rows, all of one size: the last one overlaps the one before it.
-
-    So nothing is padded or copied. Rows that a block repeats are computed again, to the same
-    result, and left out of sums by `new`. block_rows: at most N.
-    """
-
-    n_cells: int
-    block_rows: int
-
-    @classmethod
-    def even(cls, n_cells: int, at_most: int) -> Blocks:
-        """As few blocks as `at_most` rows a block allow, as small as that leaves them."""
-        count = -(-n_cells // at_most)
-        return cls(n_cells, -(-n_cells // count))
-
-    @property
-    def count(self) -> int:
-        """How many blocks there are."""
-        return -(-self.n_cells // self.block_rows)
-
-    def take(self, matrix: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Rows of block `index` of a matrix (N, F): (block_rows, F)."""
-        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
-        return tf.slice(matrix, [start, 0], [self.block_rows, matrix.shape[1]])
-
-    def new(self, index: tf.Tensor) -> tf.Tensor:
-        """(block_rows, 1): 1 for a row that no block before has had, 0 for a repeated one."""
-        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
-        rows = start + tf.range(self.block_rows)
-        return tf.cast(rows >= index * self.block_rows, tf.float32)[:, None]
-
-    def empty(self, width: int) -> tf.Tensor:
-        """Where `put` collects rows of `width` columns."""
-        return tf.zeros([self.count, self.block_rows, width])
-
-    def put(self, collected: tf.Tensor, index: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Collected blocks with the rows (block_rows, F) of block `index`."""
-        return tf.tensor_scatter_nd_update(collected, [[index]], [rows])
-
-    def join(self, collected: tf.Tensor) -> tf.Tensor:
-        """Collected blocks as one matrix (N, F)."""
-        width = collected.shape[2]
-        before = tf.reshape(collected[:-1], [-1, width])
-        last = collected[-1, self.block_rows * self.count - self.n_cells :]
-        return tf.concat([before, last], axis=0)
-
-    def run(self, one_block, *start: tf.Tensor):
-        """Loop `one_block(index, *state) -> (index + 1, *state)` over all blocks, from `start`."""
-        return tf.while_loop(
-            lambda index, *_: index < self.count,
-            one_block,
-            (tf.constant(0), *start),
-            maximum_iterations=self.count,
-        )
-
-
-def _sum_rows(block: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sum of a block (B, F), its rows weighted by (B, 1), as a scalar.
-
-    The rows are summed by a product with ones: XLA's own reduction to a scalar is slower on a CPU.
-    """
-    sums = tf.linalg.matvec(block, tf.ones([block.shape[1]]))
-    return tf.reduce_sum(sums * weights[:, 0])
 
 
 def _stirling_tail(x: tf.Tensor) -> tf.Tensor:
@@ -258,7 +194,7 @@ def zinb_nll(
             new = blocks.new(index)
             return (
                 index + 1,
-                total + _sum_rows(entries, new),
+                total + sum_rows(entries, new),
                 blocks.put(d_hidden, index, tf.matmul(d_heads, kernel, transpose_b=True)),
                 d_kernel + tf.matmul(rows * new, d_heads, transpose_a=True),
                 d_bias + tf.reduce_sum(d_heads * new, axis=0),
@@ -305,7 +241,7 @@ def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
         d_logits = 2.0 * square * (1.0 - probability)
         return (
             index + 1,
-            total + _sum_rows(square, new),
+            total + sum_rows(square, new),
             blocks.put(d_left, index, d_logits @ right),
             d_right + tf.matmul(d_logits, rows * new, transpose_a=True),
         )
