@@ -28,15 +28,17 @@ class Blocks(NamedTuple):
         """How many blocks there are."""
         return -(-self.n_cells // self.block_rows)
 
+    def start(self, index: tf.Tensor) -> tf.Tensor:
+        """First row of block `index`; the last block starts early enough to be whole."""
+        return tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
+
     def take(self, matrix: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Rows of block `index` of a matrix (N, F): (block_rows, F)."""
-        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
-        return tf.slice(matrix, [start, 0], [self.block_rows, matrix.shape[1]])
+        return tf.slice(matrix, [self.start(index), 0], [self.block_rows, matrix.shape[1]])
 
     def new(self, index: tf.Tensor) -> tf.Tensor:
         """(block_rows, 1): 1 for a row that no block before has had, 0 for a repeated one."""
-        start = tf.minimum(index * self.block_rows, self.n_cells - self.block_rows)
-        rows = start + tf.range(self.block_rows)
+        rows = self.start(index) + tf.range(self.block_rows)
         return tf.cast(rows >= index * self.block_rows, tf.float32)[:, None]
 
     def empty(self, width: int) -> tf.Tensor:

@@ -29,7 +29,7 @@ HOPS, GENES, NEIGHBORS, COMPONENTS = 3, 500, 15, 50
 HIDDEN, LATENT, DECODER = 128, 15, (128, 256, 512)
 CLUSTERS = 8
 METHODS = ("published", "official", "sctag")
-# The published computation holds about twenty N x N arrays while it differentiates the graph loss.
+# The published computation holds several N x N arrays while it differentiates the graph loss.
 PUBLISHED_LIMIT = 8000
 
 
