@@ -60,21 +60,39 @@ def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
     )
 
 
-def _stirling_tail(x: tf.Tensor) -> tf.Tensor:
-    """log Gamma(x) - [(x - 1/2) log x - x + log(2 pi)/2], for x >= SHIFT."""
-    r = 1.0 / x
+def _stirling_tail(r: tf.Tensor) -> tf.Tensor:
+    """log Gamma(x) - [(x - 1/2) log x - x + log(2 pi)/2] at x = 1/r, for x >= SHIFT."""
     r2 = r * r
     return r * (1 / 12 - r2 * (1 / 360 - r2 * (1 / 1260 - r2 / 1680)))
 
 
-def _digamma_tail(x: tf.Tensor) -> tf.Tensor:
-    """log x - digamma(x), for x >= SHIFT."""
-    r = 1.0 / x
+def _digamma_tail(r: tf.Tensor) -> tf.Tensor:
+    """log x - digamma(x) at x = 1/r, for x >= SHIFT."""
     r2 = r * r
     return r * (1 / 2 + r * (1 / 12 - r2 * (1 / 120 - r2 * (1 / 252 - r2 / 240))))
 
 
-def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _rising(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """x (x + 1) ... (x + SHIFT - 1) = Gamma(x + SHIFT) / Gamma(x) and its derivative, x > 0."""
+    product = x * (x + 1) * (x + 2) * (x + 3)
+    slope = ((4 * x + 18) * x + 22) * x + 6
+    return product, slope
+
+
+class GammaRatio(NamedTuple):
+    """log Gamma(y + theta) - log Gamma(theta) in two parts that add up to it, and its slope.
+
+    large: all but the following, less y log(y + theta + SHIFT) - y; factor: what is left is -log of
+    it, >= 1, so that a caller can take one logarithm with its own; slope: the derivative in theta,
+    digamma(y + theta) - digamma(theta).
+    """
+
+    large: tf.Tensor
+    factor: tf.Tensor
+    slope: tf.Tensor
+
+
+def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> GammaRatio:
     """log Gamma(y + theta) - log Gamma(theta) - y log(y + theta + SHIFT) + y, and its slope.
 
     The two log Gammas are never formed: at theta = 1e4 each is 8e4 and float32 would keep two
@@ -82,20 +100,20 @@ def log_gamma_ratio(y: tf.Tensor, theta: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     moved up by SHIFT through Gamma(x + 1) = x Gamma(x). The y log(...) - y, the part that grows
     with y, is left to the likelihood, where it meets its counterpart.
 
-    y: >= 0; theta: > 0, same shape. Returns the value and digamma(y + theta) - digamma(theta), the
-    derivative of the two log Gammas alone in theta, elementwise. Source of the series: Abramowitz
-    and Stegun 6.1.41 and 6.3.18.
+    y: >= 0; theta: > 0, same shape, elementwise. The value is large - log(factor). Source of the
+    series: Abramowitz and Stegun 6.1.41 and 6.3.18.
     """
     a = theta + SHIFT
-    b = y + a
-    log_growth = tf.math.log1p(y / a)
-    lower = [theta + k for k in range(SHIFT)]
-    upper = [y + x for x in lower]
-    ratios = [x / w for x, w in zip(lower, upper, strict=True)]  # each in (0, 1]
-    log_product = tf.math.log(ratios[0] * ratios[1] * ratios[2] * ratios[3])
-    value = (a - 0.5) * log_growth + _stirling_tail(b) - _stirling_tail(a) + log_product
-    steps = [y / (x * w) for x, w in zip(lower, upper, strict=True)]
-    return value, log_growth + _digamma_tail(a) - _digamma_tail(b) + sum(steps)
+    r_a, r_b = 1.0 / a, 1.0 / (y + a)
+    log_growth = tf.math.log1p(y * r_a)
+    (lower, lower_slope), (upper, upper_slope) = _rising(theta), _rising(y + theta)
+    r_lower = 1.0 / lower
+    shifts = lower_slope * r_lower - upper_slope / upper
+    return GammaRatio(
+        large=(a - 0.5) * log_growth + _stirling_tail(r_b) - _stirling_tail(r_a),
+        factor=upper * r_lower,
+        slope=log_growth + _digamma_tail(r_a) - _digamma_tail(r_b) + shifts,
+    )
 
 
 class ZINBGradients(NamedTuple):
@@ -117,8 +135,8 @@ def zinb_nll_entries(
     t = -log NB(0) = theta log(1 + mu/theta),
 
         y = 0:  softplus(pi_logits) - logaddexp(pi_logits, -t)
-        y > 0:  softplus(pi_logits) + t + y (log(y / (y + theta + SHIFT)) + log(1 + theta/mu))
-                + constant(y) - log_gamma_ratio(y, theta)
+        y > 0:  softplus(pi_logits) + t + constant(y) - log_gamma_ratio(y, theta)
+                + y log(y (theta + mu) / (mu (y + theta + SHIFT)))
 
     The gradients are written out, so that they share the value's logarithms and divide nothing by
     what may vanish: with r the probability that y comes from the NB (1 where y > 0),
@@ -128,39 +146,49 @@ def zinb_nll_entries(
         d/d pi_logits = pi - (1 - r)
 
     log_mean, theta_raw, pi_logits: (N, G), any real. For y up to 1e5 the absolute error of an entry
-    is about 1e-7 y: the rounding of float32 in the terms that y multiplies. Source: the scTAG
-    paper's ZINB loss; log-space form as in scvi-tools' `log_zinb_positive`.
+    is about 1e-7 y: the rounding of float32 in the terms that y multiplies. Logarithms are what a
+    step spends its time on beside the matrix products, so exp(-|x|) serves softplus and sigmoid
+    both, and logarithms that would be added are taken of one product. Source: the scTAG paper's
+    ZINB loss; log-space form as in scvi-tools' `log_zinb_positive`.
     """
     clipped = tf.clip_by_value(log_mean, *LOG_MEAN_RANGE)
     mu = tf.exp(clipped + target.log_size_factor)
-    unclipped = tf.nn.softplus(theta_raw)
+    theta_decay = tf.exp(-tf.abs(theta_raw))
+    unclipped = tf.maximum(theta_raw, 0.0) + tf.math.log1p(theta_decay)  # softplus
     theta = tf.clip_by_value(unclipped, *THETA_RANGE)
+    pi_decay = tf.exp(-tf.abs(pi_logits))
     positive = target.y > ZERO
     y = tf.where(positive, target.y, 1.0)
 
+    both = theta + mu
     log_ratio = tf.math.log1p(mu / theta)
     t = theta * log_ratio
     balance = pi_logits + t  # logit of the probability that a zero is a dropout
     decay = tf.exp(-tf.abs(balance))
-    log_zero = tf.maximum(pi_logits, -t) + tf.math.log1p(decay)
-    gamma_ratio, digamma_difference = log_gamma_ratio(y, theta)
-    # log1p and a log apart, not one log of the product, which would lose theta beside a large mu.
-    surprise = y * (tf.math.log(y / (y + theta + SHIFT)) + tf.math.log1p(theta / mu))
-    nb = t + surprise + target.constant - gamma_ratio
-    entries = tf.nn.softplus(pi_logits) + tf.where(positive, nb, -log_zero)
+    gamma_ratio = log_gamma_ratio(y, theta)
+    surprise = y * tf.math.log(y * both / (mu * (y + theta + SHIFT)))
+    nb = t + surprise + target.constant - gamma_ratio.large
+    # One logarithm for softplus(pi_logits) and for logaddexp, or for the gamma ratio's factor.
+    factor = (1.0 + pi_decay) * tf.where(positive, gamma_ratio.factor, 1.0 / (1.0 + decay))
+    at_zero = -tf.maximum(pi_logits, -t)
+    entries = tf.maximum(pi_logits, 0.0) + tf.math.log(factor) + tf.where(positive, nb, at_zero)
 
-    dropped = tf.where(positive, 0.0, tf.where(balance > 0, 1.0, decay) / (1.0 + decay))
-    both = theta + mu
+    dropped = tf.where(positive, 0.0, _sigmoid(balance, decay))
     excess = mu - tf.where(positive, y, 0.0)
-    d_theta = log_ratio - excess / both - tf.where(positive, digamma_difference, 0.0)
+    d_theta = log_ratio - excess / both - tf.where(positive, gamma_ratio.slope, 0.0)
     # Where a clip acts, the head it clips has no influence.
-    d_theta *= tf.cast(theta == unclipped, theta.dtype) * tf.sigmoid(theta_raw)
+    d_theta *= tf.cast(theta == unclipped, theta.dtype) * _sigmoid(theta_raw, theta_decay)
     d_log_mean = excess * (theta / both) * tf.cast(clipped == log_mean, theta.dtype)
     return entries, ZINBGradients(
         log_mean=(1.0 - dropped) * d_log_mean,
         theta_raw=(1.0 - dropped) * d_theta,
-        pi_logits=tf.sigmoid(pi_logits) - dropped,
+        pi_logits=_sigmoid(pi_logits, pi_decay) - dropped,
     )
+
+
+def _sigmoid(x: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+    """sigmoid(x) where decay = exp(-|x|) is known already."""
+    return tf.where(x > 0, 1.0, decay) / (1.0 + decay)
 
 
 def zinb_nll(
@@ -243,13 +271,13 @@ def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
             index + 1,
             total + sum_rows(square, new),
             blocks.put(d_left, index, d_logits @ right),
-            d_right + tf.matmul(d_logits, rows * new, transpose_a=True),
+            d_right + tf.matmul(rows * new, d_logits, transpose_a=True),
         )
 
     _, total, d_left, d_right = blocks.run(
-        one_block, tf.constant(0.0), blocks.empty(width), tf.zeros_like(right)
+        one_block, tf.constant(0.0), blocks.empty(width), tf.zeros([width, n_cells])
     )
-    return total, blocks.join(d_left), d_right
+    return total, blocks.join(d_left), tf.transpose(d_right)
 
 
 def adjacency_mse(
