@@ -32,7 +32,8 @@ class InputDropout(keras.layers.Dropout):
             return inputs
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         uniform = tf.random.stateless_uniform(inputs.shape, seed, alg="philox")
-        return tf.where(uniform < self.rate, 0.0, inputs / (1.0 - self.rate))
+        scaled = inputs / (1.0 - self.rate)
+        return tf.where(uniform < self.rate, tf.zeros_like(scaled), scaled)
 
 
 class TAGConv(SpektralTAGConv):
@@ -93,10 +94,12 @@ class TAGConv(SpektralTAGConv):
     def call_on_blocks(self, blocks: tf.Tensor) -> tf.Tensor:
         """[X, PX, P^2 X, ...] side by side, as constant data, to (N, C_out): one dense product.
 
-        blocks: (N, B F) with B = 1 + the largest exponent. The same value as `call`.
+        blocks: (N, B F) with B = 1 + the largest exponent. The same value as `call`. The product is
+        made in the dtype of the blocks, everything else in float32.
         """
         _require_rank_two("blocks", blocks)
-        return self.activation(blocks @ tf.concat(self.kernels(), axis=0) + self.linear.bias)
+        kernel = tf.cast(tf.concat(self.kernels(), axis=0), blocks.dtype)
+        return self.activation(tf.cast(blocks @ kernel, tf.float32) + self.linear.bias)
 
 
 class FactoredLogits(NamedTuple):

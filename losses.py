@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import gammaln
 
-from blocks import Blocks, sum_rows
+from blocks import CACHE_BYTES, Blocks, sum_rows
 
 # The published suite's bounds (official code, `MeanAct` and `DispAct`): they keep a head that runs
-# away finite, and the clip acts before exp so that its gradient is zero there instead of NaN.
+# away finite. The clip acts before exp, so that no gradient there is NaN.
 LOG_MEAN_RANGE = (float(np.log(1e-5)), float(np.log(1e6)))
 THETA_RANGE = (1e-4, 1e4)
 # Entries at or below this are zeros to the ZINB (z-scored targets have negative entries).
@@ -26,9 +26,6 @@ KL_FLOOR = 1e-7
 # log Gamma is computed by Stirling's series at the argument + SHIFT, where four terms leave an
 # error below 4e-9, less than float32 resolves.
 SHIFT = 4
-# Rows of a block of the two losses that run in blocks: a block's arrays should fit in the cache.
-ZINB_BLOCK_ROWS = 512
-ADJACENCY_BLOCK_ROWS = 256
 
 
 class ZINBTarget(NamedTuple):
@@ -125,7 +122,12 @@ class ZINBGradients(NamedTuple):
 
 
 def zinb_nll_entries(
-    target: ZINBTarget, log_mean: tf.Tensor, theta_raw: tf.Tensor, pi_logits: tf.Tensor
+    target: ZINBTarget,
+    log_mean: tf.Tensor,
+    theta_raw: tf.Tensor,
+    pi_logits: tf.Tensor,
+    *,
+    clip: str = "return",
 ) -> tuple[tf.Tensor, ZINBGradients]:
     """Negative log-likelihood of a zero-inflated negative binomial, nats an entry, and gradients.
 
@@ -144,6 +146,10 @@ def zinb_nll_entries(
         d/d log_mean  = r (mu - y) theta / (theta + mu)
         d/d theta     = r (log(1 + mu/theta) + (y - mu) / (theta + mu) - digamma difference)
         d/d pi_logits = pi - (1 - r)
+
+    Beyond a bound the value is flat, and with clip="stop", as published, so is the gradient: a head
+    that has run there never comes back, and counts in the thousands drive all of them there in a
+    few steps. With clip="return" the gradient at the bound acts on it where it leads back.
 
     log_mean, theta_raw, pi_logits: (N, G), any real. For y up to 1e5 the absolute error of an entry
     is about 1e-7 y: the rounding of float32 in the terms that y multiplies. Logarithms are what a
@@ -176,14 +182,23 @@ def zinb_nll_entries(
     dropped = tf.where(positive, 0.0, _sigmoid(balance, decay))
     excess = mu - tf.where(positive, y, 0.0)
     d_theta = log_ratio - excess / both - tf.where(positive, gamma_ratio.slope, 0.0)
-    # Where a clip acts, the head it clips has no influence.
-    d_theta *= tf.cast(theta == unclipped, theta.dtype) * _sigmoid(theta_raw, theta_decay)
-    d_log_mean = excess * (theta / both) * tf.cast(clipped == log_mean, theta.dtype)
+    slope = _sigmoid(theta_raw, theta_decay)  # of softplus; far below the bound it vanishes
+    slope = tf.maximum(slope, THETA_RANGE[0]) if clip == "return" else slope
+    d_theta = _through_clip(unclipped, theta, d_theta, clip) * slope
+    d_log_mean = _through_clip(log_mean, clipped, excess * (theta / both), clip)
     return entries, ZINBGradients(
         log_mean=(1.0 - dropped) * d_log_mean,
         theta_raw=(1.0 - dropped) * d_theta,
         pi_logits=_sigmoid(pi_logits, pi_decay) - dropped,
     )
+
+
+def _through_clip(x: tf.Tensor, clipped: tf.Tensor, gradient: tf.Tensor, clip: str) -> tf.Tensor:
+    """The gradient in x of a function of `clipped`; see `zinb_nll_entries` for `clip`."""
+    passes = clipped == x
+    if clip == "return":  # descent moves x against the gradient
+        passes |= (x - clipped) * gradient > 0
+    return tf.where(passes, gradient, 0.0)
 
 
 def _sigmoid(x: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
@@ -197,49 +212,59 @@ def zinb_nll(
     kernel: tf.Tensor,
     bias: tf.Tensor,
     *,
-    block_rows: int = ZINB_BLOCK_ROWS,
+    clip: str = "return",
+    block_bytes: int = CACHE_BYTES,
 ) -> tf.Tensor:
     """Mean ZINB negative log-likelihood of the three heads hidden @ kernel + bias, in nats.
 
     The heads are by far the largest layers, and nothing is needed of their (N, 3G) output but a sum
     and a gradient. So cells go through in blocks of rows: each block's product, its likelihood and
-    the gradient's two products while it is in the cache. Memory O(block_rows x G) besides the
+    the gradient's two products while it is in the cache. Memory O(block_bytes) besides the
     gradients themselves.
 
-    hidden: (N, H); kernel: (H, 3G), log_mean, theta_raw and pi_logits side by side; bias: (3G,).
+    hidden: (N, H); kernel: (H, 3G), log_mean, theta_raw and pi_logits side by side; bias: (3G,);
+    clip: "return" or "stop"; block_bytes: what a block of the (N, 3G) heads may take. Products are
+    made in the dtype of `hidden`, everything else in float32.
     Returns a scalar, the mean of `zinb_nll_entries` over N x G; differentiable in all three.
     """
     n_cells, n_genes = target.y.shape
-    blocks = Blocks.even(n_cells, block_rows)
+    blocks = Blocks.fitting(n_cells, 3 * n_genes, block_bytes)
+    dtype = hidden.dtype
 
     @tf.custom_gradient
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
+        factor = tf.cast(kernel, dtype)
+
         def one_block(index, total, d_hidden, d_kernel, d_bias):
             rows, *target_rows = (blocks.take(part, index) for part in (hidden, *target))
-            heads = tf.split(rows @ kernel + bias, 3, axis=1)
-            entries, gradients = zinb_nll_entries(ZINBTarget(*target_rows), *heads)
-            d_heads = tf.concat(gradients, axis=1)  # (block_rows, 3G)
             new = blocks.new(index)
+            heads = tf.split(tf.cast(rows @ factor, tf.float32) + bias, 3, axis=1)
+            entries, gradients = zinb_nll_entries(ZINBTarget(*target_rows), *heads, clip=clip)
+            d_heads = tf.concat(gradients, axis=1)  # (block_rows, 3G)
+            d_factor = tf.cast(d_heads, dtype)
+            once = rows * tf.cast(new, dtype)
             return (
                 index + 1,
                 total + sum_rows(entries, new),
-                blocks.put(d_hidden, index, tf.matmul(d_heads, kernel, transpose_b=True)),
-                d_kernel + tf.matmul(rows * new, d_heads, transpose_a=True),
+                blocks.put(d_hidden, index, tf.matmul(d_factor, factor, transpose_b=True)),
+                d_kernel + tf.cast(tf.matmul(once, d_factor, transpose_a=True), tf.float32),
                 d_bias + tf.reduce_sum(d_heads * new, axis=0),
             )
 
         _, total, d_hidden, d_kernel, d_bias = blocks.run(
             one_block,
             tf.constant(0.0),
-            blocks.empty(hidden.shape[1]),
+            blocks.empty(hidden.shape[1], dtype),
             tf.zeros_like(kernel),
             tf.zeros_like(bias),
         )
         scale = 1.0 / (float(n_cells) * n_genes)
 
         def gradient(upstream: tf.Tensor):
-            found = (blocks.join(d_hidden), d_kernel, d_bias)
-            return tuple(upstream * scale * d for d in found)
+            d_rows = tf.cast(blocks.join(d_hidden), tf.float32)
+            return tf.cast(upstream * scale * d_rows, dtype), *(
+                upstream * scale * d for d in (d_kernel, d_bias)
+            )
 
         return total * scale, gradient
 
@@ -253,14 +278,14 @@ class Edges(NamedTuple):
     cols: tf.Tensor
 
 
-def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
+def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_bytes: int):
     """Sum of sigmoid(s)^2 over s = left @ right^T and its gradients, in blocks of rows of s.
 
     left, right: (N, F). Returns the sum, d sum / d left and d sum / d right, each (N, F). One pass:
     a block of s is used for the value and both gradients while it is in the cache.
     """
     n_cells, width = left.shape
-    blocks = Blocks.even(n_cells, block_rows)
+    blocks = Blocks.fitting(n_cells, n_cells, block_bytes)
 
     def one_block(index, total, d_left, d_right):
         rows, new = blocks.take(left, index), blocks.new(index)
@@ -281,12 +306,12 @@ def _sigmoid_square_sum(left: tf.Tensor, right: tf.Tensor, block_rows: int):
 
 
 def adjacency_mse(
-    left: tf.Tensor, right: tf.Tensor, edges: Edges, *, block_rows: int = ADJACENCY_BLOCK_ROWS
+    left: tf.Tensor, right: tf.Tensor, edges: Edges, *, block_bytes: int = CACHE_BYTES
 ) -> tf.Tensor:
     """Mean over all N x N pairs of (sigmoid(s) - A)^2, s = left @ right^T, without an N x N array.
 
     As A is binary, sum (sigmoid(s) - A)^2 = sum sigmoid(s)^2 - 2 sum over edges sigmoid(s) + E. The
-    first sum runs in blocks of `block_rows` rows; memory O(block_rows x N).
+    first sum runs in blocks of rows of the N x N logits; memory O(block_bytes + N).
 
     left, right: (N, F), the two factors that `AdjacencyDecoder` returns. Returns a scalar.
     Source: the paper's reconstruction loss of the graph; official code `MSE(adj, A_out)`.
@@ -294,7 +319,7 @@ def adjacency_mse(
 
     @tf.custom_gradient
     def square_sum(left: tf.Tensor, right: tf.Tensor):
-        total, d_left, d_right = _sigmoid_square_sum(left, right, block_rows)
+        total, d_left, d_right = _sigmoid_square_sum(left, right, block_bytes)
         return total, lambda upstream: (upstream * d_left, upstream * d_right)
 
     of_edges = tf.reduce_sum(tf.gather(left, edges.rows) * tf.gather(right, edges.cols), axis=1)

@@ -48,12 +48,15 @@ class GraphTensors(NamedTuple):
     edges: losses.Edges
 
 
-def graph_tensors(adata: ad.AnnData, *, n_propagations: int, direction: str) -> GraphTensors:
+def graph_tensors(
+    adata: ad.AnnData, *, n_propagations: int, direction: str, dtype: str = "float32"
+) -> GraphTensors:
     """The one place where the prepared data become tensors of the encoder.
 
     adata: X (N, G) scaled input, obsp["connectivities"] binary CSR (N, N). P = D^-1/2 A D^-1/2 with
     the row degree D for `direction` "ax", its transpose for "atx". As X and P never change, the
-    propagations of the first layer are computed here, once.
+    propagations of the first layer are computed here, once. dtype: of the blocks, and so of the
+    first layer's products.
     """
     adjacency = adata.obsp["connectivities"].tocsr()
     propagation = normalized_adjacency(adjacency).tocsr().astype(np.float32)
@@ -65,7 +68,7 @@ def graph_tensors(adata: ad.AnnData, *, n_propagations: int, direction: str) -> 
         blocks.append(propagation @ blocks[-1])
     rows, cols = adjacency.nonzero()
     return GraphTensors(
-        blocks=tf.constant(np.concatenate(blocks, axis=1)),
+        blocks=tf.cast(np.concatenate(blocks, axis=1), dtype),
         propagation=_sparse_tensor(propagation),
         edges=losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32)),
     )
@@ -84,7 +87,9 @@ class SCTAG(keras.Model):
     The centres come later, by `place_centers`: only the embedding tells where, and how many, they
     are. hidden_dim, latent_dim: channels of the two TAGConvs; decoder_dims: hidden layers of the
     count decoder; hops, repeated: see `layers.TAGConv`; dropout: rate on the (propagated) input,
-    one mask entry for each cell, hop and gene; seed: of every initial weight and of the dropout.
+    one mask entry for each cell, hop and gene; seed: of every initial weight and of the dropout;
+    precision: "float32", or "mixed_bfloat16" for bfloat16 products in the first graph convolution
+    and in the count decoder (weights, embedding and losses stay float32).
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class SCTAG(keras.Model):
         repeated: bool,
         dropout: float,
         seed: int,
+        precision: str = "float32",
     ) -> None:
         super().__init__(name="sctag")
         self.architecture = {
@@ -109,12 +115,15 @@ class SCTAG(keras.Model):
             "repeated": repeated,
             "dropout": dropout,
             "seed": seed,
+            "precision": precision,
         }
         seeds = keras.random.SeedGenerator(seed)
         glorot = keras.initializers.GlorotUniform(seed=seeds)
 
         def dense(units: int, name: str, activation: str | None = None) -> keras.layers.Dense:
-            return keras.layers.Dense(units, activation, kernel_initializer=glorot, name=name)
+            return keras.layers.Dense(
+                units, activation, kernel_initializer=glorot, name=name, dtype=precision
+            )
 
         def tag(channels: int, name: str, activation: str | None = None) -> TAGConv:
             return TAGConv(
@@ -156,6 +165,11 @@ class SCTAG(keras.Model):
         self.assignment.centers.assign(centers)
 
     @property
+    def product_dtype(self) -> str:
+        """Of the large products: "float32" or "bfloat16"."""
+        return self.heads[0].compute_dtype
+
+    @property
     def n_propagations(self) -> int:
         """How many propagations of X the first layer reads besides X itself."""
         return max(self.encoder_1.exponents)
@@ -172,7 +186,7 @@ class SCTAG(keras.Model):
 
     def decode_counts(self, z: tf.Tensor) -> CountHeads:
         """What the ZINB's three heads are made of, from z (N, D); see `losses.zinb_nll`."""
-        hidden = z
+        hidden = tf.cast(z, self.product_dtype)
         for layer in self.count_decoder:
             hidden = layer(hidden)
         return CountHeads(

@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tag_blocks": "powers",
         "dropout": 0.2,
         "zinb_target": "counts",
+        "zinb_clip": "return",
         "kl": "pq",
         "train_centers": True,
         "init": "kmeans",
@@ -43,6 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "tag_blocks": "repeated",
         "dropout": 0.0,
         "zinb_target": "scaled",
+        "zinb_clip": "stop",
         "kl": "qp",
         "train_centers": False,
         "init": "spectral",
@@ -71,6 +73,7 @@ class Settings:
     overwrite: bool
     quiet: bool
     gpu_option: str
+    precision: str
     seed: int
     variant: str
     n_clusters: int | str
@@ -89,6 +92,7 @@ class Settings:
     decoder_dims: list[int]
     dropout: float
     zinb_target: str
+    zinb_clip: str
     w_adj: float
     w_zinb: float
     w_kl: float
@@ -255,6 +259,14 @@ def _add_run_flags(flag, group) -> None:
     flag(group, "overwrite", "replace results that are already there", action="store_true")
     flag(group, "quiet", "print the last line and warnings only", action="store_true")
     flag(group, "gpu_option", "GPU to use, as in CUDA_VISIBLE_DEVICES; -1 for none", "0")
+    flag(
+        group,
+        "precision",
+        "mixed_bfloat16 makes the large products in bfloat16, for GPUs with tensor cores; on a CPU "
+        "it is slower; weights and losses are float32 in both",
+        "float32",
+        choices=["float32", "mixed_bfloat16"],
+    )
     flag(group, "seed", "seed of everything random", 1, type=_number(int, 0, below=2**32))
     flag(
         group,
@@ -342,6 +354,14 @@ def _add_model_flags(flag, group) -> None:
         "zinb_target",
         "what the ZINB is fitted to: counts, with the mean scaled by the size factor, or z-scores",
         choices=["counts", "scaled"],
+    )
+
+    flag(
+        group,
+        "zinb_clip",
+        "a mean or dispersion beyond its bounds gets a gradient where that leads back (return) or, "
+        "as published, never (stop)",
+        choices=["return", "stop"],
     )
 
 

@@ -97,13 +97,13 @@ def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
 
 
 def start(settings: Settings, n_genes: int):
-    """TensorFlow on the device that was asked for, which is said once, and the network on it."""
+    """TensorFlow on the device that was asked for, said once; returns the network and it."""
     device = utils.start_tensorflow(settings.gpu_option)
-    asked = settings.gpu_option != "-1"
-    log.info("device    %s%s", device, " (no GPU found)" if asked and device == "CPU" else "")
+    missing = settings.gpu_option != "-1" and device.name == "CPU"
+    log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
     from model import SCTAG
 
-    return SCTAG(
+    network = SCTAG(
         n_genes=n_genes,
         hidden_dim=settings.hidden_dim,
         latent_dim=settings.latent_dim,
@@ -112,7 +112,9 @@ def start(settings: Settings, n_genes: int):
         repeated=settings.tag_blocks == "repeated",
         dropout=settings.dropout,
         seed=settings.seed,
+        precision=settings.precision,
     )
+    return network, device
 
 
 def initial_clusters(adata, z: np.ndarray, n_clusters: int, settings: Settings):
@@ -134,15 +136,17 @@ def initial_clusters(adata, z: np.ndarray, n_clusters: int, settings: Settings):
 def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
     """Both training phases on prepared data: the network, initial labels, z and `Clustered`."""
     with stopwatch("start_tensorflow"):
-        network = start(settings, adata.n_vars)
+        network, device = start(settings, adata.n_vars)
         import training
     weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
     with stopwatch("pretrain"):
         data = training.training_data(
             adata,
-            n_propagations=network.n_propagations,
+            network,
             direction=settings.direction,
             zinb_target=settings.zinb_target,
+            zinb_clip=settings.zinb_clip,
+            block_bytes=device.block_bytes,
         )
         history = training.pretrain(
             network,

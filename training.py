@@ -18,6 +18,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 import losses
+from blocks import CACHE_BYTES
 from model import SCTAG, GraphTensors, graph_tensors
 from utils import TrainingError
 
@@ -30,10 +31,16 @@ STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone bef
 
 
 class TrainingData(NamedTuple):
-    """All tensors of a run: the encoder's inputs and the ZINB's target."""
+    """All tensors of a run: the encoder's inputs and the ZINB's target.
+
+    zinb_clip: "return" or "stop", see `losses.zinb_nll_entries`; block_bytes: what the widest array
+    of a block may take on the device.
+    """
 
     graph: GraphTensors
     target: losses.ZINBTarget
+    zinb_clip: str
+    block_bytes: int
 
 
 class Weights(NamedTuple):
@@ -54,9 +61,15 @@ class StepLosses(NamedTuple):
 
 
 def training_data(
-    adata: ad.AnnData, *, n_propagations: int, direction: str, zinb_target: str
+    adata: ad.AnnData,
+    network: SCTAG,
+    *,
+    direction: str,
+    zinb_target: str,
+    zinb_clip: str,
+    block_bytes: int = CACHE_BYTES,
 ) -> TrainingData:
-    """Prepared data (`preprocess.prepare`) to tensors.
+    """Prepared data (`preprocess.prepare`) to the tensors that the network is trained on.
 
     zinb_target: "counts" (raw counts, mean scaled by the size factor) or "scaled" (z-scores).
     """
@@ -65,8 +78,32 @@ def training_data(
         target = losses.zinb_target(counts, adata.obs["size_factor"].to_numpy())
     else:
         target = losses.zinb_target(np.asarray(adata.X), None)
-    graph = graph_tensors(adata, n_propagations=n_propagations, direction=direction)
-    return TrainingData(graph=graph, target=target)
+    graph = graph_tensors(
+        adata,
+        n_propagations=network.n_propagations,
+        direction=direction,
+        dtype=network.product_dtype,
+    )
+    return TrainingData(graph, target, zinb_clip, block_bytes)
+
+
+def objective(
+    network: SCTAG, data: TrainingData, p: tf.Tensor | None, *, weights: Weights, kl: str
+) -> StepLosses:
+    """What a step lowers: the losses at the network's weights, input dropout on.
+
+    p: (N, C), or None in pretraining; kl: "pq" or "qp". Differentiable in all that can be trained.
+    """
+    z = network.encode(data.graph, training=True)
+    fit = {"block_bytes": data.block_bytes}
+    adj = losses.adjacency_mse(*network.decode_graph(z), data.graph.edges, **fit)
+    heads = network.decode_counts(z)
+    zinb = losses.zinb_nll(data.target, *heads, clip=data.zinb_clip, **fit)
+    divergence = tf.constant(0.0)
+    if p is not None:
+        divergence = losses.kl_divergence(p, network.assign(z), direction=kl)
+    total = weights.adj * adj + weights.zinb * zinb + weights.kl * divergence
+    return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
 
 
 def make_step(
@@ -89,18 +126,10 @@ def make_step(
     @tf.function(jit_compile=True)
     def step(p: tf.Tensor | None) -> StepLosses:
         with tf.GradientTape() as tape:
-            z = network.encode(data.graph, training=True)
-            adj = losses.adjacency_mse(*network.decode_graph(z), data.graph.edges)
-            zinb = losses.zinb_nll(data.target, *network.decode_counts(z))
-            divergence = (
-                tf.constant(0.0)
-                if p is None
-                else losses.kl_divergence(p, network.assign(z), direction=kl)
-            )
-            total = weights.adj * adj + weights.zinb * zinb + weights.kl * divergence
+            found = objective(network, data, p, weights=weights, kl=kl)
         values = [variable.value for variable in variables]
-        optimizer.apply(tape.gradient(total, values), variables)
-        return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
+        optimizer.apply(tape.gradient(found.total, values), variables)
+        return found
 
     return step
 

@@ -7,10 +7,12 @@ import hashlib
 import logging
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -64,8 +66,33 @@ def native_stderr_held() -> Iterator[None]:
                 sys.stderr.write(held.read().decode(errors="replace"))
 
 
-def start_tensorflow(gpu_option: str) -> str:
-    """Import TensorFlow quietly, on the GPU that `gpu_option` names; returns the device's name.
+class Device(NamedTuple):
+    """Where a run computes: its name, and the bytes that a block's widest array may take there."""
+
+    name: str
+    block_bytes: int
+
+
+# A block has about ten arrays of the widest one's size alive, and the data need the most of it.
+GPU_SHARE = 1 / 64
+
+
+def gpu_memory(gpu_option: str) -> int | None:
+    """Bytes of memory of the first GPU of `gpu_option`, as nvidia-smi tells; None if it does not.
+
+    TensorFlow itself says what is used of a GPU's memory, not how much there is.
+    """
+    query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", *query, f"--id={gpu_option.split(',')[0]}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return int(done.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def start_tensorflow(gpu_option: str) -> Device:
+    """Import TensorFlow quietly, on the GPU that `gpu_option` names; returns the device.
 
     gpu_option: as CUDA_VISIBLE_DEVICES; "-1" for the CPU. Memory growth is on and GPU kernels are
     deterministic, so that a seed gives one result. To be called before TensorFlow is imported.
@@ -82,9 +109,12 @@ def start_tensorflow(gpu_option: str) -> str:
             tf.config.experimental.enable_op_determinism()
         # The compiler announces itself too, at its first use.
         tf.function(lambda: tf.zeros([]), jit_compile=True)()
-        if gpus:
-            return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
-    return "CPU"
+    from blocks import CACHE_BYTES
+
+    if not gpus:
+        return Device("CPU", CACHE_BYTES)
+    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    return Device(str(name), max(CACHE_BYTES, int((gpu_memory(gpu_option) or 0) * GPU_SHARE)))
 
 
 def sha256(path: Path) -> str:

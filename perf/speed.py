@@ -1,12 +1,15 @@
 """How fast and how large a run is, beside the published computation, in one process.
 
     python -m perf.speed                              # simulated data, 1000 to 4000 cells
-    python -m perf.speed --data FILE.h5               # one real data set
+    python -m perf.speed --data FILE.h5 --whole       # one real data set, and the whole run
     python -m perf.speed --cells 1000 2000 4000 8000 16000 32000 --figure growth.png
 
-Every number printed is measured in that run but for the one marked as extrapolated. Steps of the
-methods are timed in turn (published, ours, published, ...) and the medians quoted, so that a drift
-of the machine's speed hits both. Peak memory is that of a process of its own for each method.
+Every number printed is measured in that run but for those marked as extrapolated. Steps of the
+methods, and a matrix product that gives the machine's rate, are timed in turn (published, ours,
+product, published, ...) and the medians quoted, so that a drift of the machine's speed hits all.
+The floor is the time of an epoch's matrix products alone at that rate (`floor_flops`). Peak memory
+is that of a process of its own for each method. The recall is that of pynndescent's graph, which
+large data get, against the exact one.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +116,10 @@ def _make_own_steps(method: str, adata, centers: np.ndarray, p: np.ndarray):
     )
     data = training.training_data(
         adata,
-        n_propagations=network.n_propagations,
+        network,
         direction="ax",
         zinb_target="scaled" if official else "counts",
+        zinb_clip="stop" if official else "return",
     )
     weights = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
     pretrain = training.make_step(network, data, learning_rate=1e-4, weights=weights, kl="qp")
@@ -126,19 +133,19 @@ def _make_own_steps(method: str, adata, centers: np.ndarray, p: np.ndarray):
     }
 
 
-def matmul_rate() -> float:
-    """Float32 matrix products of this machine in FLOP/s: the best of several, as a floor needs."""
+# A product of the size of a block's in the count decoder's heads.
+PRODUCT = (4096, 512, 1536)
+
+
+def make_product():
+    """A float32 matrix product of `PRODUCT`'s shape, as a function that waits for its result."""
     import tensorflow as tf
 
-    a, b = tf.random.stateless_normal([4096, 512], [0, 1]), tf.zeros([512, 1536])
+    rows, inner, columns = PRODUCT
+    a = tf.random.stateless_normal([rows, inner], [0, 1])
+    b = tf.random.stateless_normal([inner, columns], [0, 2])
     product = tf.function(lambda: tf.matmul(a, b), jit_compile=True)
-    product().numpy()
-    seconds = []
-    for _ in range(15):
-        start = time.perf_counter()
-        product().numpy()
-        seconds.append(time.perf_counter() - start)
-    return 2 * 4096 * 512 * 1536 / min(seconds)
+    return lambda: product()[0, 0].numpy()
 
 
 def floor_flops(n_cells: int, n_genes: int) -> float:
@@ -154,15 +161,15 @@ def floor_flops(n_cells: int, n_genes: int) -> float:
     return n_cells * (4 * first + 6 * rest) + 6 * (LATENT + 1) * n_cells**2
 
 
-def time_in_turn(steps: dict[str, dict], phase: str, repeats: int) -> dict[str, float]:
-    """Median seconds of each method's step of a phase, the methods taking turns."""
-    for phases in steps.values():
-        phases[phase]()  # compiles
-    seconds = {name: [] for name in steps}
+def time_in_turn(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
+    """Median seconds of each function, taking turns."""
+    for function in functions.values():
+        function()  # compiles
+    seconds = {name: [] for name in functions}
     for _ in range(repeats):
-        for name, phases in steps.items():
+        for name, function in functions.items():
             start = time.perf_counter()
-            phases[phase]()
+            function()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
@@ -184,40 +191,121 @@ def child(method: str, source: str) -> None:
     print(utils.peak_memory_mb())
 
 
-def measure(source: str, repeats: int, rate: float) -> dict:
+def recall(adata) -> float:
+    """Share of each cell's nearest cells that the approximate graph has too."""
+    import preprocess
+
+    points = adata.obsm["X_pca"]
+    exact, approximate = (
+        preprocess.knn_graph(points, k=NEIGHBORS, symmetric=False, exact=is_exact, seed=0)
+        for is_exact in (True, False)
+    )
+    loops = adata.n_obs  # a cell is its own first neighbour in both
+    return (exact.multiply(approximate).nnz - loops) / (exact.nnz - loops)
+
+
+def measure(source: str, repeats: int) -> dict:
     """One row of the table: seconds of both phases and memory, for each method that fits."""
+    start = time.perf_counter()
     adata = prepared(source)
+    row = {"source": source, "cells": adata.n_obs, "genes": adata.n_vars}
+    row["prepare"] = time.perf_counter() - start
     names = [m for m in METHODS if m != "published" or adata.n_obs <= PUBLISHED_LIMIT]
     steps = {name: make_steps(name, adata) for name in names}
-    row = {"cells": adata.n_obs, "genes": adata.n_vars, "methods": {name: {} for name in names}}
-    row["floor"] = floor_flops(adata.n_obs, adata.n_vars) / rate
+    row["methods"] = {name: {} for name in names}
+    row["product"] = []
     for phase in ("pretrain", "cluster"):
-        for name, seconds in time_in_turn(steps, phase, repeats).items():
+        turns = {name: steps[name][phase] for name in names} | {"product": make_product()}
+        medians = time_in_turn(turns, repeats)
+        row["product"].append(medians.pop("product"))
+        for name, seconds in medians.items():
             row["methods"][name][phase] = seconds
+    row["rate"] = 2 * math.prod(PRODUCT) / statistics.mean(row.pop("product"))  # FLOP/s
+    row["floor"] = floor_flops(adata.n_obs, adata.n_vars) / row["rate"]
+    row["recall"] = recall(adata)
     del steps
     for name in names:
         row["methods"][name]["memory"] = peak_memory(name, source)
     return row
 
 
+def whole_run(source: str, row: dict) -> dict[str, float]:
+    """Seconds of `train.py` with its defaults, from file to labels, as a program of its own.
+
+    `outside` is the same with one epoch in each phase: start, reading, graph, compiling, writing.
+    `published` is extrapolated: what preparing took, and 1000 + 300 of the epochs measured.
+    """
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path, known = Path(source), []
+        if source.isdigit():
+            path, known = Path(folder, "cells.h5ad"), ["--n_clusters", str(CLUSTERS)]
+            simulated(int(source)).write_h5ad(path)
+        for name, short in (("whole", []), ("outside", ["--pretrain_epochs=1", "--maxiter=1"])):
+            command = [sys.executable, "train.py", "--data", path, "--gpu_option=-1", "--quiet"]
+            out = Path(folder, name)
+            start = time.perf_counter()
+            subprocess.run([*command, "--out", out, *known, *short], check=True, text=True)
+            seconds[name] = time.perf_counter() - start
+        seconds |= json.loads(Path(folder, "whole", "metrics.json").read_text())["epochs"]
+    published = row["methods"].get("published")
+    if published:
+        epochs = 1000 * published["pretrain"] + 300 * published["cluster"]
+        seconds["published"] = row["prepare"] + epochs
+    return seconds
+
+
 def print_row(row: dict) -> None:
     """One method a line: seconds an epoch, times faster than published, over the floor, MiB."""
     published = row["methods"].get("published")
-    print(f"\n{row['cells']} cells, {row['genes']} genes; floor {row['floor']:.3f} s an epoch")
-    print(f"{'method':<10} {'pretrain':>9} {'cluster':>9} {'faster':>15} {'/floor':>7} {'MiB':>7}")
+    print(
+        f"\n{row['cells']} cells, {row['genes']} genes; recall of the approximate graph "
+        f"{row['recall']:.3f}; prepared in {row['prepare']:.1f} s\n"
+        f"products at {row['rate'] / 1e9:.0f} GFLOP/s: floor {row['floor']:.3f} s an epoch"
+    )
+    print(f"{'method':<10} {'pretrain':>9} {'cluster':>9} {'faster':>15} {'/floor':>13} {'MiB':>7}")
     for name, values in row["methods"].items():
+        epochs = [values[phase] for phase in ("pretrain", "cluster")]
         faster = "-"
         if published:
             ratios = [published[phase] / values[phase] for phase in ("pretrain", "cluster")]
-            faster = " / ".join(f"{ratio:.1f}x" for ratio in ratios)
+            faster = " / ".join(f"{ratio:.2f}x" for ratio in ratios)
+        over = " / ".join(f"{seconds / row['floor']:.2f}" for seconds in epochs)
         print(
-            f"{name:<10} {values['pretrain']:>8.3f}s {values['cluster']:>8.3f}s {faster:>15} "
-            f"{values['pretrain'] / row['floor']:>7.2f} {values['memory']:>7.0f}",
+            f"{name:<10} {epochs[0]:>8.3f}s {epochs[1]:>8.3f}s {faster:>15} {over:>13} "
+            f"{values['memory']:>7.0f}",
             flush=True,
         )
-    if published:
-        total = 1000 * published["pretrain"] + 300 * published["cluster"]
-        print(f"published, 1000 + 300 epochs (extrapolated): {total:.0f} s")
+
+
+def print_whole(seconds: dict[str, float]) -> None:
+    """The whole run's times, the published one's beside them."""
+    print(
+        f"train.py, file to labels: {seconds['whole']:.1f} s "
+        f"({seconds['pretrain']} + {seconds['cluster']} epochs), "
+        f"with one epoch a phase {seconds['outside']:.1f} s"
+    )
+    if "published" in seconds:
+        ratio = seconds["published"] / seconds["whole"]
+        print(
+            f"published, 1000 + 300 epochs, extrapolated: {seconds['published']:.0f} s; "
+            f"train.py is {ratio:.1f}x faster",
+            flush=True,
+        )
+
+
+def print_growth(rows: list[dict]) -> None:
+    """Exponents of time and memory between two sizes: 1 is linear, 2 quadratic."""
+    print("\ngrowth: exponent of an epoch's time and of the peak memory in the number of cells")
+    for before, after in itertools.pairwise(rows):
+        ratio = math.log(after["cells"] / before["cells"])
+        found = []
+        for name in METHODS:
+            if name in before["methods"] and name in after["methods"]:
+                a, b = before["methods"][name], after["methods"][name]
+                time_, memory = (math.log(b[x] / a[x]) / ratio for x in ("pretrain", "memory"))
+                found.append(f"{name} {time_:.2f} / {memory:.2f}")
+        print(f"{before['cells']:>6} to {after['cells']:>6} cells: {', '.join(found)}")
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -249,19 +337,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each method")
     parser.add_argument("--figure", type=Path, help="write a log-log figure (PNG)")
     parser.add_argument("--json", type=Path, help="write the numbers")
+    parser.add_argument("--whole", action="store_true", help="run train.py from file to labels")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         child(*args.child)
         return
     device = utils.start_tensorflow("-1")
-    rate = matmul_rate()
-    cores = len(os.sched_getaffinity(0))
-    print(f"{device}, {cores} cores, float32 matrix products at {rate / 1e9:.0f} GFLOP/s")
+    print(f"{device.name}, {len(os.sched_getaffinity(0))} threads, medians of {args.repeats} turns")
     rows = []
     for source in [args.data] if args.data else map(str, args.cells):
-        rows.append(measure(source, args.repeats, rate))
-        print_row(rows[-1])
+        row = measure(source, args.repeats)
+        print_row(row)
+        if args.whole:
+            row["whole"] = whole_run(source, row)
+            print_whole(row["whole"])
+        rows.append(row)
+    if len(rows) > 1:
+        print_growth(rows)
     if args.figure:
         draw(rows, args.figure)
     if args.json:

@@ -6,7 +6,6 @@ values of the network's weights. The fast road is what `training.make_step` runs
 propagated in advance or by Horner's rule, and with the two large losses in blocks of rows.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import anndata as ad
@@ -22,7 +21,7 @@ import training
 from blocks import Blocks
 
 N_CELLS, N_GENES, N_CLUSTERS, LATENT_DIM = 83, 30, 4, 5
-BLOCK_ROWS = {"zinb_nll": 32, "adjacency_mse": 20}  # 3 blocks of 28 rows, 5 of 17: both overlap
+BLOCK_BYTES = 4 * 30 * 90  # some 30 rows of the heads or of the graph
 WEIGHTS = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
 
 
@@ -46,14 +45,12 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Both blocked losses in several blocks, of which the last overlaps the one before."""
-    for name, rows in BLOCK_ROWS.items():
-        blocks = Blocks.even(N_CELLS, rows)
-        assert blocks.count >= 3
+def test_the_blocks_are_several_and_the_last_one_overlaps():
+    """What makes the tests below say something about the blocked losses."""
+    for width in (3 * N_GENES, N_CELLS):
+        blocks = Blocks.fitting(N_CELLS, width, BLOCK_BYTES)
+        assert blocks.count == 3
         assert blocks.count * blocks.block_rows > N_CELLS
-        monkeypatch.setattr(losses, name, partial(getattr(losses, name), block_rows=rows))
 
 
 def prepared(symmetric):
@@ -76,8 +73,8 @@ def start(case):
     for variable in net.trainable_variables:  # biases and centres too
         fan_in = variable.shape[0] if "kernel" in variable.path else 4
         variable.assign(rng.normal(0.0, fan_in**-0.5, variable.shape))
-    kinds = {"direction": case.direction, "zinb_target": case.zinb_target}
-    data = training.training_data(adata, n_propagations=net.n_propagations, **kinds)
+    kinds = {"direction": case.direction, "zinb_target": case.zinb_target, "zinb_clip": "stop"}
+    data = training.training_data(adata, net, block_bytes=BLOCK_BYTES, **kinds)
     p = losses.target_distribution(net.assign(net.encode(data.graph, training=False)))
     return SlowRoad(adata, net, case), net, data, p
 
@@ -143,18 +140,14 @@ class SlowRoad:
 
 
 def fast_road(net, data, p, kl):
-    """The three losses and the gradient of their weighted sum, as `training.make_step` has them."""
+    """What `training.make_step` computes: the losses and the gradient of their weighted sum."""
 
     @tf.function(jit_compile=True)
     def compute():
         with tf.GradientTape() as tape:
-            z = net.encode(data.graph, training=True)
-            adj = losses.adjacency_mse(*net.decode_graph(z), data.graph.edges)
-            zinb = losses.zinb_nll(data.target, *net.decode_counts(z))
-            divergence = losses.kl_divergence(p, net.assign(z), direction=kl)
-            total = WEIGHTS.adj * adj + WEIGHTS.zinb * zinb + WEIGHTS.kl * divergence
+            found = training.objective(net, data, p, weights=WEIGHTS, kl=kl)
         values = [variable.value for variable in net.trainable_variables]
-        return (adj, zinb, divergence), tape.gradient(total, values)
+        return (found.adj, found.zinb, found.kl), tape.gradient(found.total, values)
 
     return compute()
 

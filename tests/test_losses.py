@@ -89,15 +89,39 @@ def test_zinb_gradients_on_extremes():
     assert (np.abs(found[2] - d_pi) <= 1e-5).all()
 
 
-def test_zinb_outside_its_bounds_is_flat_and_finite():
+BEYOND = {  # log_mean and theta_raw beyond a bound; a count that the gradient leads back for
+    "large mean": (500.0, 0.0, 3.0),
+    "small mean": (-20.0, 0.0, 3.0),
+    "large theta": (np.log(1e5), 1e9, 1.0),
+    "small theta": (np.log(30.0), -12.0, 30.0),
+}
+
+
+def gradients_beyond(bound, y, clip):
+    log_mean, theta_raw, _ = BEYOND[bound]
+    heads = [tf.constant([[x]], tf.float32) for x in (log_mean, theta_raw, 0.0)]
+    target = losses.zinb_target(np.array([[y]]), None)
+    entries, gradients = losses.zinb_nll_entries(target, *heads, clip=clip)
+    assert np.isfinite(entries)
+    found = gradients.log_mean if bound.endswith("mean") else gradients.theta_raw
+    return float(found[0, 0])
+
+
+@pytest.mark.parametrize("bound", BEYOND)
+def test_zinb_beyond_its_bounds_is_flat_if_published(bound):
     """A head that runs away is clipped before exp: finite loss, zero gradient, never NaN."""
-    heads = [tf.constant([[x]], tf.float32) for x in (500.0, 1e9, 0.0)]
-    for y in (0.0, 3.0):
-        target = losses.zinb_target(np.array([[y]]), None)
-        entries, gradients = losses.zinb_nll_entries(target, *heads)
-        assert np.isfinite(entries)
-        assert float(gradients.log_mean[0, 0]) == 0.0
-        assert float(gradients.theta_raw[0, 0]) == 0.0
+    for y in (0.0, 3.0, 1000.0):
+        assert gradients_beyond(bound, y, "stop") == 0.0
+
+
+@pytest.mark.parametrize("bound", BEYOND)
+def test_a_head_beyond_its_bounds_comes_back_where_the_count_calls_it(bound):
+    gradient = gradients_beyond(bound, BEYOND[bound][2], "return")
+    assert gradient > 0 if "large" in bound else gradient < 0
+
+
+def test_a_head_beyond_its_bounds_is_not_driven_further():
+    assert gradients_beyond("small mean", 0.0, "return") == 0.0
 
 
 def test_zinb_mean_is_scaled_by_the_size_factor():
@@ -159,7 +183,7 @@ def test_blocked_zinb_is_the_dense_one(n_cells, compiled):
     def blocked():
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = losses.zinb_nll(target, *inputs, block_rows=16)
+            loss = losses.zinb_nll(target, *inputs, block_bytes=16 * 12 * 4)
         return loss, tape.gradient(loss, inputs)
 
     loss, found = tf.function(blocked, jit_compile=True)() if compiled else blocked()
@@ -186,7 +210,7 @@ def test_blocked_adjacency_loss_is_the_dense_one(n_cells, compiled):
     def blocked():
         with tf.GradientTape() as tape:
             tape.watch([left, right])
-            loss = losses.adjacency_mse(left, right, edges, block_rows=16)
+            loss = losses.adjacency_mse(left, right, edges, block_bytes=16 * n_cells * 4)
         return loss, tape.gradient(loss, [left, right])
 
     with tf.GradientTape() as tape:

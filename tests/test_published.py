@@ -32,7 +32,7 @@ def both(prepared):
         n_genes=N_GENES, decoder_dims=[16, 24], repeated=True, dropout=0.0, seed=3, **sizes
     )
     data = training.training_data(
-        prepared, n_propagations=net.n_propagations, direction="ax", zinb_target="scaled"
+        prepared, net, direction="ax", zinb_target="scaled", zinb_clip="stop"
     )
     slow = Published(prepared.X, prepared.obsp["connectivities"], decoder_dims=(16, 24), **sizes)
     decoder = net.graph_decoder

@@ -19,7 +19,7 @@ WHOLE_FROM_ONE = [
 ]
 CHOICES = [
     *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
-    *("init", "kl", "final_labels"),
+    *("init", "kl", "zinb_clip", "final_labels", "precision"),
 ]
 SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
@@ -104,6 +104,7 @@ def test_official_is_the_published_code():
     assert settings.hops == 3
     assert settings.direction == "ax"  # 2: A X
     assert settings.zinb_target == "scaled"  # 3: z-scores
+    assert settings.zinb_clip == "stop"
     assert settings.dropout == 0  # 4: never active
     assert settings.train_centers is False  # 5: frozen
     assert settings.kl == "qp"  # 6: KL(q || p)

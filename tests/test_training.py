@@ -36,7 +36,7 @@ def network(**changes):
 
 def tensors(adata, net, zinb_target="counts"):
     return training.training_data(
-        adata, n_propagations=net.n_propagations, direction="ax", zinb_target=zinb_target
+        adata, net, direction="ax", zinb_target=zinb_target, zinb_clip="return"
     )
 
 
@@ -190,3 +190,33 @@ def test_clustering_stops_when_the_labels_have_settled_and_says_why(prepared, ca
     assert len(run(network(), data, tolerance=0.01, **still).history) == 16
     assert "stopped at epoch 16: at each of the last 3 updates" in caplog.text
     assert len(run(network(), data, tolerance=0.0, **still).history) == 40
+
+
+def test_counts_in_the_thousands_do_not_leave_the_heads_stuck():
+    """At a high rate all heads run beyond their bounds; only with clip "return" they come back."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(2.0, 2000.0, (1, 20)), (75, 20)).astype(np.float32)
+    adata = ad.AnnData(sp.csr_matrix(counts))
+    settings = {"n_genes": 20, "gene_selection": "seurat", "clip": 10.0, "n_pcs": 5, "k": 6}
+    adata = preprocess.prepare(adata, symmetric=False, exact_knn_cells=100, seed=0, **settings)
+    last = {}
+    for clip in ("stop", "return"):
+        net = network()
+        data = tensors(adata, net)._replace(zinb_clip=clip)
+        last[clip] = pretrain(net, data, epochs=100, learning_rate=0.03)[-1]["zinb"]
+    assert last["return"] < last["stop"] - 0.5
+
+
+def test_bfloat16_products_train_to_nearly_the_same_loss(prepared):
+    """Weights, embedding and losses stay float32; only the large products are rounded."""
+    last = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        net = network(precision=precision)
+        data = tensors(prepared, net)
+        assert data.graph.blocks.dtype == net.decode_counts(tf.zeros([2, 4])).hidden.dtype
+        assert (data.graph.blocks.dtype == tf.bfloat16) == (precision == "mixed_bfloat16")
+        last[precision] = pretrain(net, data, epochs=60)[-1]["zinb"]
+        assert {variable.dtype for variable in net.trainable_variables} == {"float32"}
+        assert training.embed(net, data).dtype == np.float32
+    assert last["mixed_bfloat16"] != last["float32"]
+    assert last["mixed_bfloat16"] == pytest.approx(last["float32"], rel=0.02)
