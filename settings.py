@@ -28,10 +28,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "init": "kmeans",
         "symmetric_graph": True,
         "final_labels": "final",
-        "pretrain_lr": 1e-3,
+        "pretrain_lr": 3e-3,
         "cluster_lr": 5e-4,
         "pretrain_tol": 0.02,
-        "cluster_tol": 0.001,
+        "cluster_tol": 0.005,
     },
     # The published code to the letter.
     "official": {
@@ -99,6 +99,7 @@ class Settings:
     pretrain_epochs: int
     pretrain_lr: float
     pretrain_tol: float
+    lr_schedule: str
     init: str
     maxiter: int
     cluster_lr: float
@@ -374,8 +375,16 @@ def _add_training_flags(flag, group) -> None:
     flag(
         group,
         "pretrain_tol",
-        "stop pretraining when the mean loss of 50 epochs falls by less than this share; 0: never",
+        "stop pretraining when the mean loss of 25 epochs falls by less than this share; 0: never",
         type=_SHARE,
+    )
+    flag(
+        group,
+        "lr_schedule",
+        "learning rates of both phases: constant, or falling to 0 along a cosine at the last epoch "
+        "allowed, for phases of fixed length (tolerances 0)",
+        "constant",
+        choices=["constant", "cosine"],
     )
     flag(
         group,

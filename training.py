@@ -26,7 +26,7 @@ log = logging.getLogger("sctag")
 
 REPORTS = 10  # log lines of a phase
 CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits for the device
-WINDOW = 50  # epochs over which losses are averaged before they are compared: dropout is noisy
+WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
 
 
@@ -110,7 +110,7 @@ def make_step(
     network: SCTAG,
     data: TrainingData,
     *,
-    learning_rate: float,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     weights: Weights,
     kl: str,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
@@ -132,6 +132,17 @@ def make_step(
         return found
 
     return step
+
+
+def rate_at(schedule: str, learning_rate: float, epochs: int):
+    """The optimizer's rate: the same at every epoch ("constant"), or falling to 0 ("cosine").
+
+    epochs: of the phase, at most; the cosine ends there, so it wants a phase that is not stopped
+    before. Source: Loshchilov and Hutter 2017, equation 5, without restarts.
+    """
+    if schedule == "constant":
+        return learning_rate
+    return keras.optimizers.schedules.CosineDecay(learning_rate, epochs)
 
 
 def _run_epochs(
@@ -188,6 +199,7 @@ def pretrain(
     *,
     epochs: int,
     learning_rate: float,
+    schedule: str,
     tolerance: float,
     weights: Weights,
     quiet: bool,
@@ -197,7 +209,8 @@ def pretrain(
     epochs: at most so many; it stops before when the loss has settled, by less than the share
     `tolerance` between the means of two successive windows of `WINDOW` epochs (0: never).
     """
-    step = make_step(network, data, learning_rate=learning_rate, weights=weights, kl="pq")
+    rate = rate_at(schedule, learning_rate, epochs)
+    step = make_step(network, data, learning_rate=rate, weights=weights, kl="pq")
 
     def settled(history: list[dict]) -> str | None:
         if not tolerance or len(history) % WINDOW or len(history) < 2 * WINDOW:
@@ -241,6 +254,7 @@ def cluster(
     *,
     epochs: int,
     learning_rate: float,
+    schedule: str,
     tolerance: float,
     weights: Weights,
     kl: str,
@@ -257,7 +271,8 @@ def cluster(
     final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
     was made (at epoch 296 of 300 by default, as published).
     """
-    step = make_step(network, data, learning_rate=learning_rate, weights=weights, kl=kl)
+    rate = rate_at(schedule, learning_rate, epochs)
+    step = make_step(network, data, learning_rate=rate, weights=weights, kl=kl)
 
     @tf.function(jit_compile=True)
     def soft_assignment() -> tf.Tensor:

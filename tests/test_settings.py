@@ -19,7 +19,7 @@ WHOLE_FROM_ONE = [
 ]
 CHOICES = [
     *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
-    *("init", "kl", "zinb_clip", "final_labels", "precision"),
+    *("init", "kl", "zinb_clip", "lr_schedule", "final_labels", "precision"),
 ]
 SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [

@@ -106,7 +106,8 @@ def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
 
 
 def pretrain(net, data, **changes):
-    settings = {"learning_rate": 1e-2, "tolerance": 0.0, "weights": WEIGHTS, "quiet": True}
+    settings = {"learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
+    settings |= {"weights": WEIGHTS, "quiet": True}
     return training.pretrain(net, data, **(settings | changes))
 
 
@@ -115,7 +116,7 @@ def run(net, data, **changes):
     z = training.embed(net, data)
     net.place_centers(z[:3], trainable=changes.pop("trainable", True))
     settings = {"epochs": 12, "learning_rate": 1e-2, "weights": WEIGHTS, "kl": "pq"}
-    settings |= {"tolerance": 0.0, "update_interval": 5}
+    settings |= {"schedule": "constant", "tolerance": 0.0, "update_interval": 5}
     settings |= {"final_labels": "final", "quiet": True} | changes
     return training.cluster(net, data, **settings)
 
@@ -167,14 +168,32 @@ def test_a_loss_that_is_not_finite_ends_the_phase_in_one_sentence(prepared):
 
 
 def test_pretraining_stops_when_the_loss_has_settled_and_says_why(prepared, caplog):
-    """Two windows of 50 epochs are the least; a rate of 1e-9 moves nothing."""
+    """Two windows of 25 epochs are the least; a rate of 1e-9 moves nothing."""
     caplog.set_level("INFO", logger="sctag")
     net = network()
     data = tensors(prepared, net)
     still = {"learning_rate": 1e-9, "epochs": 130}
-    assert len(pretrain(net, data, tolerance=0.01, **still)) == 100
-    assert "stopped at epoch 100: the loss fell by 0.00% in 50 epochs" in caplog.text
+    assert len(pretrain(net, data, tolerance=0.01, **still)) == 50
+    assert "stopped at epoch 50: the loss fell by 0.00% in 25 epochs" in caplog.text
     assert len(pretrain(net, data, tolerance=0.0, **still)) == 130
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "cluster"])
+def test_a_cosine_ends_at_rate_zero(prepared, phase):
+    """Half of the rate halfway, next to nothing at the end, constant otherwise; in both phases."""
+    assert training.rate_at("constant", 0.4, 10) == 0.4
+    rate = training.rate_at("cosine", 0.4, 10)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.4, 0.2, 0.0], atol=1e-6)
+
+    moved = {}
+    for schedule in ("constant", "cosine"):
+        net = network()
+        data = tensors(prepared, net)
+        rows = (pretrain if phase == "pretrain" else run)(net, data, epochs=40, schedule=schedule)
+        rows = rows if phase == "pretrain" else rows.history
+        totals = [row["zinb"] for row in rows]
+        moved[schedule] = abs(totals[-1] - totals[-2]) / abs(totals[1] - totals[0])
+    assert moved["cosine"] < 0.1 * moved["constant"]
 
 
 def test_pretraining_goes_on_while_the_loss_falls(prepared):
