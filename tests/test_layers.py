@@ -131,13 +131,28 @@ def test_soft_assignment_by_hand():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_input_dropout(compiled):
+@pytest.mark.parametrize("columns", [300, 301])
+def test_input_dropout(compiled, columns):
     """Off outside training; in training the rate, the scale and a new mask for each call."""
     dropout = InputDropout(0.25, seed=3)
-    x = tf.ones([200, 300])
+    x = tf.ones([200, columns])
     assert dropout(x, training=False) is x
     draw = tf.function(lambda: dropout(x, training=True), jit_compile=compiled)
     first, second = draw().numpy(), draw().numpy()
     assert set(np.unique(first)) == {np.float32(0.0), np.float32(4 / 3)}
-    assert np.mean(first == 0.0) == pytest.approx(0.25, abs=0.01)
-    assert (first != second).any()
+    dropped = first == 0.0
+    assert np.mean(dropped) == pytest.approx(0.25, abs=0.01)
+    assert np.mean(dropped & (second == 0.0)) == pytest.approx(0.25**2, abs=0.01)
+    # the two halves of a word are as good as independent
+    half = (columns + 1) // 2
+    both = dropped[:, : columns - half] & dropped[:, half:]
+    assert np.mean(both) == pytest.approx(0.25**2, abs=0.01)
+
+
+def test_input_dropout_keeps_the_mean_at_a_rate_that_is_rounded():
+    x = tf.ones([400, 1000])
+    for rate in (0.2, 0.9):
+        assert float(tf.reduce_mean(InputDropout(rate, seed=1)(x, training=True))) == pytest.approx(
+            1.0, abs=0.02
+        )
+    assert InputDropout(1e-6, seed=1)(x, training=True) is x
