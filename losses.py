@@ -233,21 +233,21 @@ def zinb_nll(
 
     @tf.custom_gradient
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
-        factor = tf.cast(kernel, dtype)
+        cast_kernel = tf.cast(kernel, dtype)
 
         def one_block(index, total, d_hidden, d_kernel, d_bias):
             rows, *target_rows = (blocks.take(part, index) for part in (hidden, *target))
             new = blocks.new(index)
-            heads = tf.split(tf.cast(rows @ factor, tf.float32) + bias, 3, axis=1)
+            heads = tf.split(tf.cast(rows @ cast_kernel, tf.float32) + bias, 3, axis=1)
             entries, gradients = zinb_nll_entries(ZINBTarget(*target_rows), *heads, clip=clip)
             d_heads = tf.concat(gradients, axis=1)  # (block_rows, 3G)
-            d_factor = tf.cast(d_heads, dtype)
-            once = rows * tf.cast(new, dtype)
+            cast_d_heads = tf.cast(d_heads, dtype)
+            new_rows = rows * tf.cast(new, dtype)
             return (
                 index + 1,
                 total + sum_rows(entries, new),
-                blocks.put(d_hidden, index, tf.matmul(d_factor, factor, transpose_b=True)),
-                d_kernel + tf.cast(tf.matmul(once, d_factor, transpose_a=True), tf.float32),
+                blocks.put(d_hidden, index, tf.matmul(cast_d_heads, cast_kernel, transpose_b=True)),
+                d_kernel + tf.cast(tf.matmul(new_rows, cast_d_heads, transpose_a=True), tf.float32),
                 d_bias + tf.reduce_sum(d_heads * new, axis=0),
             )
 
