@@ -127,7 +127,7 @@ class Settings:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence instead of printing the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
@@ -188,7 +188,7 @@ def _describe_default(name: str, common: Any) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags; a flag whose default depends on the variant is absent until given."""
-    parser = _Parser(
+    parser = Parser(
         prog="train.py",
         description="Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
         "ZINB decoder over the kNN graph of the cells.",
