@@ -131,6 +131,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence instead of printing the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
+        """Print one sentence and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
