@@ -76,6 +76,24 @@ def read(settings: Settings):
     return adata, cell_types, source | {"cells": adata.n_obs, "genes": adata.n_vars}
 
 
+def prepare(adata, cell_types, settings: Settings):
+    """The prepared AnnData (`preprocess.prepare`), and the labels of the cells that it keeps."""
+    import preprocess
+
+    adata = preprocess.prepare(
+        adata,
+        n_genes=settings.highly_genes,
+        gene_selection=settings.gene_selection,
+        clip=settings.clip,
+        n_pcs=settings.n_pcs,
+        k=settings.k_neighbors,
+        symmetric=settings.symmetric_graph,
+        exact_knn_cells=settings.exact_knn_cells,
+        seed=settings.seed,
+    )
+    return adata, None if cell_types is None else cell_types.loc[adata.obs_names]
+
+
 def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
     """The number of clusters: the one given, or the number of distinct labels, openly."""
     if settings.n_clusters == "labels":
@@ -196,21 +214,7 @@ def run(settings: Settings) -> str:
         with stopwatch("read"):
             adata, cell_types, source = read(settings)
         with stopwatch("prepare"):
-            import preprocess
-
-            adata = preprocess.prepare(
-                adata,
-                n_genes=settings.highly_genes,
-                gene_selection=settings.gene_selection,
-                clip=settings.clip,
-                n_pcs=settings.n_pcs,
-                k=settings.k_neighbors,
-                symmetric=settings.symmetric_graph,
-                exact_knn_cells=settings.exact_knn_cells,
-                seed=settings.seed,
-            )
-        if cell_types is not None:
-            cell_types = cell_types.loc[adata.obs_names]
+            adata, cell_types = prepare(adata, cell_types, settings)
         n_clusters = count_clusters(settings, cell_types, adata.n_obs)
 
         network, initial, z, clustered = fit(adata, n_clusters, settings, stopwatch)

@@ -1,0 +1,510 @@
+"""The rivals: each finds what is easy to find and keeps its promise on K; their command."""
+
+import contextlib
+import io
+import json
+import logging
+import random
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import anndata as ad
+import igraph
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from conftest import Ran, contents, write_published
+from sklearn.metrics import adjusted_rand_score
+
+import baselines
+import preprocess
+import results
+from baselines import METHODS
+from settings import VARIANTS
+
+HERE = [name for name, method in METHODS.items() if not method.needs_scvi]
+TO_K = [name for name in HERE if METHODS[name].needs_k]
+SEARCHED = ["leiden_k", "louvain_k"]
+FREE = ["leiden", "louvain"]
+FILES = {"labels.csv", "metrics.json", "settings.json"}
+
+
+def apply(name, adata, *, n_clusters=None, seed=1):
+    return METHODS[name].function(adata, n_clusters=n_clusters, seed=seed)
+
+
+def prepared_as(simulated, **changed):
+    """The simulated counts as `train.py` prepares them, but for what is changed."""
+    defaults = VARIANTS["sctag"]
+    names = ("gene_selection", "clip", "n_pcs")
+    how = {name: defaults[name] for name in names} | {"k": 15, "symmetric": True} | changed
+    adata = ad.AnnData(sp.csr_matrix(simulated.counts, dtype=np.float32))
+    return preprocess.prepare(adata, n_genes=500, exact_knn_cells=30_000, seed=1, **how)
+
+
+@pytest.fixture(scope="module")
+def prepared(simulated):
+    return prepared_as(simulated)
+
+
+@pytest.fixture(scope="module")
+def directed(simulated):
+    return prepared_as(simulated, symmetric=False)
+
+
+def on_graph(edges, n):
+    """An AnnData of n cells with this graph (pairs in one direction) and nothing else."""
+    rows, columns = np.array(edges).T
+    graph = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, n))
+    return ad.AnnData(shape=(n, 0), obsp={"connectivities": graph})
+
+
+def clique(cells):
+    return [(a, b) for a in cells for b in cells if a < b]
+
+
+@pytest.fixture
+def warned(caplog, monkeypatch):
+    """The suite's warnings; a command that ran before may have cut its logger off."""
+    monkeypatch.setattr(logging.getLogger("sctag"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="sctag")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+# --- The methods ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", ["prepared", "directed"])
+@pytest.mark.parametrize("name", TO_K)
+def test_the_simulated_clusters_are_found(name, graph, simulated, warned, request):
+    labels = apply(name, request.getfixturevalue(graph), n_clusters=3)
+    assert adjusted_rand_score(simulated.labels, labels) > 0.95
+    assert np.unique(labels).tolist() == [0, 1, 2]
+    assert labels.shape == (120,)
+    assert labels.dtype.kind == "i"
+    assert warned() == []
+
+
+@pytest.mark.parametrize("graph", ["prepared", "directed"])
+@pytest.mark.parametrize("name", FREE)
+def test_the_default_resolution_ignores_k(name, graph, simulated, request):
+    adata = request.getfixturevalue(graph)
+    labels = apply(name, adata)
+    np.testing.assert_array_equal(labels, apply(name, adata, n_clusters=7))
+    assert adjusted_rand_score(simulated.labels, labels) > 0.95
+    assert np.unique(labels).tolist() == list(range(labels.max() + 1))
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_the_default_resolution_finds_cliques(name):
+    """Four cliques of eight in a ring: modularity at resolution 1 is highest for the cliques."""
+    groups = [range(8 * i, 8 * i + 8) for i in range(4)]
+    edges = [edge for group in groups for edge in clique(group)]
+    edges += [(7, 8), (15, 16), (23, 24), (0, 31)]
+    labels = apply(name, on_graph(edges, 32))
+    assert adjusted_rand_score(np.repeat(range(4), 8), labels) == 1
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_same_seed_gives_the_same_labels_and_the_input_is_left_alone(name, prepared):
+    def state():
+        x, graph = prepared.obsm["X_pca"], prepared.obsp["connectivities"]
+        keys = [*prepared.obs, *prepared.uns, *prepared.obsm, *prepared.obsp, *prepared.layers]
+        return keys, x.tobytes(), graph.data.tobytes(), graph.indices.tobytes()
+
+    before = state()
+    first = apply(name, prepared, n_clusters=4, seed=5)
+    np.random.seed(0)  # the global generators are not what decides
+    np.testing.assert_array_equal(first, apply(name, prepared, n_clusters=4, seed=5))
+    assert state() == before
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_the_seed_decides(name):
+    """A graph without structure, on which the order of the visits decides."""
+    rng = np.random.default_rng(0)
+    adata = on_graph(np.argwhere(np.triu(rng.random((100, 100)) < 0.1, 1)), 100)
+    found = {tuple(apply(name, adata, seed=seed)) for seed in range(4)}
+    assert len(found) > 1
+
+
+def test_louvain_gives_igraph_its_generator_back(prepared):
+    def drawn():
+        random.seed(3)
+        return igraph.Graph.Erdos_Renyi(n=50, p=0.5).get_edgelist()
+
+    before = drawn()
+    apply("louvain", prepared)
+    assert drawn() == before
+
+
+@pytest.mark.parametrize("n_clusters", [3, 4, 5, 6])
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_search_gives_k_clusters(name, n_clusters, prepared, warned):
+    labels = apply(name, prepared, n_clusters=n_clusters)
+    assert len(np.unique(labels)) == n_clusters
+    assert warned() == []
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [(3, 2), (6, 2), (11, 12)])
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_nearest_number_is_given_and_said(name, asked, nearest, warned):
+    """Two separate cliques of six: all cells of one gain from joining up to one resolution."""
+    adata = on_graph(clique(range(6)) + clique(range(6, 12)), 12)
+    assert len(np.unique(apply(name, adata, n_clusters=asked))) == nearest
+    sentence = f"no resolution tried gives {asked} clusters, {nearest} is the nearest number"
+    assert warned() == [f"warning: {name.removesuffix('_k')}: {sentence}"]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_fewer_clusters_than_components_cannot_be(name, warned):
+    adata = on_graph(clique(range(4)) + clique(range(4, 8)) + clique(range(8, 12)), 12)
+    labels = apply(name, adata, n_clusters=2)
+    assert adjusted_rand_score(np.repeat(range(3), 4), labels) == 1
+    assert "gives 2 clusters, 3 is the nearest" in warned()[0]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_search_is_short(name, monkeypatch):
+    tries = []
+    partition = METHODS[name].function.keywords["partition"]
+
+    def counted(graph, *, resolution, seed):
+        tries.append((resolution, seed))
+        return partition(graph, resolution=resolution, seed=seed)
+
+    counted.__name__ = partition.__name__
+    adata = on_graph(clique(range(6)) + clique(range(6, 12)), 12)
+    baselines.at_k(adata, n_clusters=5, seed=9, partition=counted)
+    assert len(tries) == baselines.TRIES <= 30
+    assert tries[0] == (1.0, 9)
+    assert {seed for _, seed in tries} == {9}
+    tries.clear()
+    baselines.at_k(adata, n_clusters=2, seed=9, partition=counted)
+    assert len(tries) == 1
+
+
+def test_undirected_joins_two_cells_once_if_either_lists_the_other():
+    listed = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [1, 0, 0, 1]]
+    once = [[0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    for adjacency in (sp.csr_matrix(listed), sp.csr_matrix(np.array(listed) * 0.5)):
+        np.testing.assert_array_equal(baselines.undirected(adjacency).toarray(), once)
+
+
+def test_a_directed_and_a_symmetric_graph_are_clustered_alike(directed, prepared):
+    for name in (*SEARCHED, *FREE):
+        first, second = (apply(name, adata, n_clusters=5) for adata in (directed, prepared))
+        np.testing.assert_array_equal(first, second)
+
+
+def test_leiden_is_scanpys_on_the_whole_symmetric_matrix(prepared):
+    """Two roads: scanpy reads each edge twice then, which leaves modularity as it is."""
+    graph = prepared.obsp["connectivities"].copy()
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    other = ad.AnnData(shape=prepared.shape)
+    how = {"flavor": "igraph", "directed": False, "n_iterations": -1, "random_state": 1}
+    sc.tl.leiden(other, 1.0, adjacency=graph, **how)
+    assert adjusted_rand_score(other.obs["leiden"], apply("leiden", prepared)) > 0.9
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_cells_without_neighbours_are_clusters_of_their_own(name):
+    assert apply(name, on_graph([(0, 0), (1, 1)], 4)).tolist() == [0, 1, 2, 3]
+
+
+def test_too_few_distinct_points_are_said(warned):
+    points = np.repeat([[0.0, 0.0], [1.0, 1.0]], 5, axis=0)
+    adata = ad.AnnData(shape=(10, 0), obsm={"X_pca": points})
+    assert len(np.unique(apply("pca_kmeans", adata, n_clusters=3))) == 2
+    assert warned() == ["warning: K-means found 2 clusters, not 3"]
+
+
+# --- scVI, which is not installed -----------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_scvi(monkeypatch, prepared):
+    """A stand-in for scvi-tools: its embedding is the components, its calls are noted."""
+    calls = SimpleNamespace(counts=None, trained=[])
+
+    class SCVI:
+        @staticmethod
+        def setup_anndata(adata):
+            adata.uns["_scvi_uuid"] = "written into its input"
+
+        def __init__(self, adata):
+            calls.counts = adata.X
+
+        def train(self, **flags):
+            calls.trained.append(flags)
+
+        def get_latent_representation(self):
+            assert calls.trained
+            return prepared.obsm["X_pca"]
+
+    scvi = ModuleType("scvi")
+    scvi.settings, scvi.model = SimpleNamespace(seed=None), SimpleNamespace(SCVI=SCVI)
+    scvi.calls, scvi.__version__ = calls, "9.9"
+    monkeypatch.setitem(sys.modules, "scvi", scvi)
+    return scvi
+
+
+def test_scvi_reads_the_counts_and_leaves_its_input_alone(fake_scvi, prepared, simulated):
+    labels = apply("scvi_kmeans", prepared, n_clusters=3, seed=4)
+    assert adjusted_rand_score(simulated.labels, labels) > 0.95
+    assert fake_scvi.settings.seed == 4
+    assert fake_scvi.calls.trained == [{"enable_progress_bar": False}]
+    assert fake_scvi.calls.counts is not prepared.layers["counts"]
+    assert (fake_scvi.calls.counts != prepared.layers["counts"]).nnz == 0
+    assert "_scvi_uuid" not in prepared.uns
+
+
+def test_scvi_leiden_clusters_the_embedding_as_leiden_does_its_graph(fake_scvi, prepared):
+    np.testing.assert_array_equal(apply("scvi_leiden", prepared), apply("leiden", prepared))
+
+
+@pytest.mark.parametrize("name", ["scvi_kmeans", "scvi_leiden"])
+def test_without_scvi_the_function_says_how_to_install_it(name, prepared, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scvi", None)
+    with pytest.raises(baselines.InputError, match="pip install scvi-tools"):
+        apply(name, prepared, n_clusters=3)
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command():
+    """Run the command in this process; returns a `Ran`. The logger is as before afterwards."""
+
+    def command(*flags):
+        logger = logging.getLogger("sctag")
+        before = logger.handlers, logger.propagate, logger.level
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = baselines.main([str(flag) for flag in flags])
+            except SystemExit as exit_:
+                status = exit_.code
+            finally:
+                logger.handlers, logger.propagate, logger.level = before
+        return Ran(status, out.getvalue(), err.getvalue())
+
+    return command
+
+
+@pytest.fixture
+def done(command, tmp_path):
+    """Run it where it must succeed, quietly; returns what it left, read."""
+
+    def done(*flags):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        ran = command("--quiet", *flags, "--out", out)
+        assert ran.status == 0, ran.err
+        assert set(contents(out)) == FILES
+        return SimpleNamespace(
+            ran=ran,
+            out=out,
+            labels=pd.read_csv(out / "labels.csv"),
+            metrics=json.loads((out / "metrics.json").read_text()),
+            settings=json.loads((out / "settings.json").read_text()),
+        )
+
+    return done
+
+
+@pytest.fixture
+def refused(command, tmp_path):
+    """Run it where it must refuse; returns its one sentence."""
+
+    def refused(*flags, out=None):
+        ran = command("--quiet", *flags, "--out", out or tmp_path / "out")
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith("baselines.py: error: ")
+        assert ran.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+        return ran.err
+
+    return refused
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_command_writes_what_the_function_gives(name, done, prepared, simulated):
+    left = done("--method", name, "--data", simulated.path, "--seed", 1)
+    labels = left.labels["cluster"].to_numpy()
+    np.testing.assert_array_equal(labels, apply(name, prepared, n_clusters=3))
+    assert list(left.labels) == ["cell", "cluster"]
+    assert left.labels["cell"].tolist() == simulated.cells.tolist()
+    metrics = left.metrics
+    assert metrics["n_clusters"] == (3 if METHODS[name].needs_k else None)
+    assert metrics["cluster_sizes"] == np.bincount(labels).tolist()
+    assert metrics["clusters_found"] == len(np.unique(labels))
+    ari = adjusted_rand_score(simulated.labels, labels)
+    assert metrics["scores"]["ARI"] == pytest.approx(ari)
+    assert set(metrics["scores"]) == {"ACC", "NMI", "ARI", "macro_F1"}
+    assert set(metrics["seconds"]) == {"read", "prepare", "cluster", "write", "total"}
+    assert metrics["peak_memory_mb"] > 50
+    assert (metrics["cells"], metrics["genes"]) == (120, 200)
+    assert f"ARI= {ari:.4f}" in left.ran.out
+    assert left.ran.err == ""
+
+
+def test_settings_json_has_what_repeats_the_run(done, simulated):
+    flags = ["--data", simulated.path, "--seed", 7, "--k_neighbors", 9, "--variant", "official"]
+    record = done("--method", "louvain", *flags).settings
+    settings = record["settings"]
+    assert set(settings) == {"method", *baselines.USED}
+    assert (settings["method"], settings["seed"], settings["k_neighbors"]) == ("louvain", 7, 9)
+    assert (settings["n_pcs"], settings["symmetric_graph"]) == (50, False)  # official's
+    assert settings["n_clusters"] is None
+    assert set(record["versions"]) == {"python", "igraph", *results.PACKAGES}
+    assert len(record["data"]["sha256"]) == 64
+
+
+def test_the_preparation_is_that_of_sctag_unless_another_is_asked_for(simulated):
+    _, settings = baselines.parse(["--method", "leiden"])
+    assert {name: getattr(settings, name) for name in VARIANTS["sctag"]} == VARIANTS["sctag"]
+    _, settings = baselines.parse(["--method", "leiden", "--n_pcs", "7"])
+    assert (settings.n_pcs, settings.k_neighbors) == (7, 15)
+
+
+def test_permuted_labels_change_nothing_but_the_scores(done, simulated, tmp_path):
+    permuted = np.random.default_rng(1).permutation(simulated.labels)
+    whole = {"cells": simulated.cells, "genes": simulated.genes}
+    path = write_published(tmp_path / "data.h5", simulated.counts, labels=permuted, **whole)
+    base, other = (done("--method", "leiden_k", "--data", p) for p in (simulated.path, path))
+    assert contents(base.out)["labels.csv"] == contents(other.out)["labels.csv"]
+    found = other.labels["cluster"]
+    assert other.metrics["scores"]["ARI"] == pytest.approx(adjusted_rand_score(permuted, found))
+    assert other.metrics["scores"]["ARI"] < 0.5 < base.metrics["scores"]["ARI"]
+
+
+def test_labels_follow_their_cells_when_empty_ones_go(done, simulated, tmp_path):
+    counts = np.concatenate([np.zeros((2, 200), int), simulated.counts])
+    labels = ["T", "of an empty cell alone", *simulated.labels]
+    path = write_published(tmp_path / "data.h5", counts, labels=labels)
+    left = done("--method", "leiden_k", "--data", path)
+    assert (left.metrics["cells"], left.metrics["n_clusters"]) == (120, 3)
+    assert left.metrics["scores"]["ARI"] > 0.95
+
+
+def test_without_labels_k_is_asked_of_the_methods_that_need_it_only(
+    done, refused, simulated, tmp_path
+):
+    path = write_published(tmp_path / "data.h5", simulated.counts)
+    assert "--n_clusters" in refused("--method", "leiden_k", "--data", path)
+    left = done("--method", "leiden", "--data", path)
+    assert left.metrics["scores"] is None
+    assert "cluster sizes" in left.ran.out
+    left = done("--method", "leiden_k", "--data", path, "--n_clusters", 5)
+    assert left.metrics["clusters_found"] == 5
+
+
+def test_a_number_that_was_missed_is_warned_of(command, tmp_path, simulated, monkeypatch):
+    monkeypatch.setattr(baselines, "LOG10_RESOLUTIONS", (-1.0, 0.0))
+    flags = ["--method", "leiden_k", "--data", simulated.path, "--n_clusters", 100]
+    ran = command(*flags, "--out", tmp_path / "out", "--quiet")
+    assert ran.status == 0
+    assert ran.err.startswith("warning: leiden: no resolution tried gives 100 clusters")
+    assert ran.err.count("\n") == 1
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["n_clusters"] == 100 > metrics["clusters_found"]
+
+
+def test_the_command_runs_scvi_where_it_is(done, simulated, fake_scvi):
+    left = done("--method", "scvi_kmeans", "--data", simulated.path)
+    assert left.settings["versions"]["scvi-tools"] == "9.9"
+    assert left.metrics["scores"]["ARI"] > 0.95
+
+
+BAD = {
+    "unknown_method": (["--method", "kmeans"], "pca_kmeans"),
+    "no_method": ([], "--method"),
+    "one_cluster": (["--method", "spectral", "--n_clusters", "1"], "at least 2"),
+    "no_number": (["--method", "spectral", "--n_clusters", "three"], "three"),
+    "more_than_cells": (["--method", "leiden_k", "--n_clusters", "121"], "120 cells"),
+    "too_many_neighbours": (["--method", "leiden", "--k_neighbors", "120"], "--k_neighbors 120"),
+    "no_label_column": (["--method", "leiden", "--label_key", "type"], "'type'"),
+    "of_the_network": (["--method", "leiden", "--hops", "1"], "--hops"),
+    "of_the_network_by_default": (["--method", "leiden", "--w_kl", "1.5"], "--w_kl"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_used_is_refused_in_one_sentence(case, refused, simulated):
+    flags, part = BAD[case]
+    assert part in refused("--data", simulated.path, *flags)
+
+
+def test_missing_scvi_is_refused_before_the_data_are_read(refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scvi", None)
+    message = refused("--method", "scvi_leiden", "--data", tmp_path / "missing.h5")
+    assert "pip install scvi-tools" in message
+
+
+def test_older_results_are_replaced_only_if_asked(refused, command, simulated, tmp_path):
+    folder = tmp_path / "older"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text("older")
+    flags = ["--method", "louvain", "--data", simulated.path]
+    assert "--overwrite" in refused(*flags, out=folder)
+    assert contents(folder) == dict.fromkeys(FILES, b"older")
+    assert command(*flags, "--overwrite", "--out", folder).status == 0
+    assert set(contents(folder)) == FILES
+    assert b"older" not in contents(folder).values()
+
+
+def test_a_run_of_train_is_not_mixed_with(refused, simulated, tmp_path):
+    folder = tmp_path / "sctag"
+    folder.mkdir()
+    (folder / "sctag.h5ad").write_text("of train.py")
+    flags = ["--method", "leiden", "--data", simulated.path, "--overwrite"]
+    assert "train.py" in refused(*flags, out=folder)
+    assert contents(folder) == {"sctag.h5ad": b"of train.py"}
+
+
+def in_a_process(request, script, *flags):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, flags)],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+SLOW = ["tensorflow", "keras", "spektral", "torch"]
+
+
+def test_no_tensorflow_and_no_noise(request, simulated, tmp_path):
+    script = f"""
+import sys, baselines
+for name in ("leiden_k", "spectral"):
+    out = sys.argv[2] + name
+    assert baselines.main(["--method", name, "--data", sys.argv[1], "--out", out, "--quiet"]) == 0
+import clustering, igraph, preprocess, scores  # with these, all that any method imports
+print({{*{SLOW}}} & {{*sys.modules}})
+"""
+    done = in_a_process(request, script, simulated.path, tmp_path / "out")
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert done.stderr == ""
+
+
+def test_help_names_the_methods_without_slow_imports(request):
+    script = f"""
+import sys, baselines
+try:
+    baselines.main(["--help"])
+finally:
+    print({{*{[*SLOW, "scanpy", "anndata", "sklearn", "igraph", "pandas"]}}} & {{*sys.modules}})
+"""
+    done = in_a_process(request, script)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert all(f"{name}:" in done.stdout for name in METHODS)
+    assert "results/NAME/METHOD-seedS" in done.stdout
+    assert "--hops" not in done.stdout
