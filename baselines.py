@@ -287,19 +287,7 @@ def write(staging: Path, name: str, settings: Settings, source: dict, cells, lab
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 1 (results not written), 2 (unusable input)."""
     name, settings = parse(argv)
-    utils.start_console(quiet=settings.quiet)
-    try:
-        last_line = run(name, settings)
-    except (InputError, OSError) as error:  # OSError: the disk is full, say
-        unusable = isinstance(error, InputError)
-        what = "" if unusable else "the results were not written: "
-        print(f"baselines.py: error: {what}{error}", file=sys.stderr)
-        return 2 if unusable else 1
-    except KeyboardInterrupt:
-        print("baselines.py: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    print(last_line)
-    return 0
+    return utils.run_command("baselines.py", lambda: run(name, settings), quiet=settings.quiet)
 
 
 if __name__ == "__main__":

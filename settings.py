@@ -357,7 +357,6 @@ def _add_model_flags(flag, group) -> None:
         "what the ZINB is fitted to: counts, with the mean scaled by the size factor, or z-scores",
         choices=["counts", "scaled"],
     )
-
     flag(
         group,
         "zinb_clip",

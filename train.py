@@ -20,7 +20,7 @@ import numpy as np
 import results
 import utils
 from settings import Settings, parse_settings
-from utils import InputError, TrainingError
+from utils import InputError
 
 log = logging.getLogger("sctag")
 
@@ -115,7 +115,7 @@ def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
 
 
 def start(settings: Settings, n_genes: int):
-    """TensorFlow on the device that was asked for, said once; returns the network and it."""
+    """TensorFlow on the device that was asked for, said once; returns the network, the device."""
     device = utils.start_tensorflow(settings.gpu_option)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
@@ -266,20 +266,7 @@ def summarise(metrics: dict, out_dir: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 1 (training failed) or 2 (unusable input)."""
     settings = parse_settings(argv)
-    utils.start_console(quiet=settings.quiet)
-    try:
-        last_line = run(settings)
-    except (InputError, TrainingError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except OSError as error:  # the disk is full, say
-        print(f"train.py: error: the results were not written: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train.py: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    print(last_line)
-    return 0
+    return utils.run_command("train.py", lambda: run(settings), quiet=settings.quiet)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,28 @@ def start_console(*, quiet: bool) -> None:
     logger.handlers = [_ConsoleHandler()]
     logger.propagate = False
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def run_command(program: str, job: Callable[[], str], *, quiet: bool) -> int:
+    """Run a command's job and print the line that it ends with, or one sentence on what went wrong.
+
+    Returns the exit status: 0, 1 (training failed, or the results were not written), 2 (unusable
+    input) or 130 (interrupted).
+    """
+    start_console(quiet=quiet)
+    try:
+        last_line = job()
+    except (InputError, TrainingError) as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except OSError as error:  # the disk is full, say
+        print(f"{program}: error: the results were not written: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(last_line)
+    return 0
 
 
 @contextlib.contextmanager

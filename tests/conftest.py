@@ -92,6 +92,21 @@ def simulated(tmp_path_factory) -> Simulated:
     return Simulated(path, counts, labels, cells, genes)
 
 
+def ran(main, flags, err: io.StringIO) -> Ran:
+    """Call a command's `main` with flags; err takes stderr. The logger is as before afterwards."""
+    logger = logging.getLogger("sctag")
+    before = logger.handlers, logger.propagate, logger.level
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(flag) for flag in flags])
+        except SystemExit as exit_:
+            status = exit_.code
+        finally:
+            logger.handlers, logger.propagate, logger.level = before
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="session")
 def run():
     """Run the command in this process: `run(*flags)` returns a `Ran`; a traceback fails the test.
@@ -102,22 +117,11 @@ def run():
     """
 
     def run(*flags, compiled: bool = True, terminal: bool = False) -> Ran:
-        logger = logging.getLogger("sctag")
-        before = logger.handlers, logger.propagate, logger.level
-        out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
             patch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the command sets it; undone at the end
             if not compiled:
                 stack.enter_context(_eagerly())
-            stack.enter_context(contextlib.redirect_stdout(out))
-            stack.enter_context(contextlib.redirect_stderr(err))
-            try:
-                status = train.main([str(flag) for flag in flags])
-            except SystemExit as exit_:
-                status = exit_.code
-            finally:
-                logger.handlers, logger.propagate, logger.level = before
-        return Ran(status, out.getvalue(), err.getvalue())
+            return ran(train.main, flags, _Terminal() if terminal else io.StringIO())
 
     return run
 

@@ -1,6 +1,5 @@
 """The rivals: each finds what is easy to find and keeps its promise on K; their command."""
 
-import contextlib
 import io
 import json
 import logging
@@ -16,7 +15,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
-from conftest import Ran, contents, write_published
+from conftest import contents, ran, write_published
 from sklearn.metrics import adjusted_rand_score
 
 import baselines
@@ -282,17 +281,7 @@ def command():
     """Run the command in this process; returns a `Ran`. The logger is as before afterwards."""
 
     def command(*flags):
-        logger = logging.getLogger("sctag")
-        before = logger.handlers, logger.propagate, logger.level
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = baselines.main([str(flag) for flag in flags])
-            except SystemExit as exit_:
-                status = exit_.code
-            finally:
-                logger.handlers, logger.propagate, logger.level = before
-        return Ran(status, out.getvalue(), err.getvalue())
+        return ran(baselines.main, flags, io.StringIO())
 
     return command
 
