@@ -9,31 +9,26 @@ its flags but the network's. TensorFlow is never imported, slow packages where f
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import logging
-import random
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 import results
 import train
 import utils
+from communities import DEFAULT_RESOLUTION, at_k, leiden, louvain, undirected
 from settings import Settings, build_parser, parse_settings
 from utils import InputError
 
 log = logging.getLogger("sctag")
 
-DEFAULT_RESOLUTION = 1.0  # scanpy's, at which modularity is the classical one
-LOG10_RESOLUTIONS = -4.0, 4.0  # from one cluster a component to one a cell, in most data
-TRIES = 20  # halve that range to a factor of 1.00002, where only chance is left
 SCVI_NEIGHBORS = 15  # of the graph of scVI's embedding: the default of --k_neighbors
 # The settings that matter here; every other one is the network's.
 USED = (
@@ -68,81 +63,16 @@ def spectral(adata, *, n_clusters: int, seed: int) -> np.ndarray:
     return checked(found, n_clusters, "spectral clustering")
 
 
-def undirected(adjacency: sp.csr_matrix) -> sp.csr_matrix:
-    """The graph that Leiden and Louvain share: each edge once, of weight 1, no cell with itself.
-
-    adjacency: (N, N), directed or not; two cells are joined if either lists the other. Returns the
-    part above the diagonal, CSR float32 (N, N).
-    """
-    graph = sp.csr_matrix(sp.triu(adjacency + adjacency.T, k=1), dtype=np.float32)
-    graph.data[:] = 1
-    return graph
-
-
-def leiden(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
-    """Leiden's clusters by modularity (Traag et al. 2019), until no cell moves: labels (N,).
-
-    graph: of `undirected`. scanpy's `leiden` with igraph's implementation.
-    """
-    import anndata
-    import scanpy as sc
-
-    if graph.nnz == 0:  # scanpy cannot read such a graph
-        return np.arange(graph.shape[0])
-    cells = anndata.AnnData(shape=(graph.shape[0], 0))
-    how = {"flavor": "igraph", "directed": False, "n_iterations": -1}
-    sc.tl.leiden(cells, resolution, adjacency=graph, random_state=seed, **how)
-    return cells.obs["leiden"].to_numpy().astype(int)
-
-
-def louvain(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
-    """Louvain's clusters by modularity (Blondel et al. 2008), cells in random order: labels (N,).
-
-    graph: of `undirected`. igraph's `community_multilevel`: the same modularity and resolution as
-    its Leiden, and compiled; networkx's is Python, scanpy's needs one more package (louvain).
-    """
-    import igraph
-
-    edges = graph.tocoo()
-    network = igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        return np.array(network.community_multilevel(resolution=resolution).membership)
-    finally:
-        igraph.set_random_number_generator(random)  # igraph's own default
-
-
 def at_default(adata, *, n_clusters: int | None, seed: int, partition: Callable) -> np.ndarray:
     """`leiden` or `louvain` of the kNN graph at resolution 1; ignores n_clusters. Labels (N,)."""
     graph = undirected(adata.obsp["connectivities"])
     return partition(graph, resolution=DEFAULT_RESOLUTION, seed=seed)
 
 
-def at_k(adata, *, n_clusters: int, seed: int, partition: Callable) -> np.ndarray:
-    """`leiden` or `louvain` at a resolution that gives n_clusters, or the nearest found, said.
-
-    Bisection of the resolution's logarithm, with one seed throughout. The number of clusters grows
-    with the resolution, but not without steps back, so that one can be missed; of two numbers that
-    are equally near, the first found counts. Returns labels (N,).
-    """
+def to_k(adata, *, n_clusters: int, seed: int, partition: Callable) -> np.ndarray:
+    """`leiden` or `louvain` of the kNN graph, by `communities.at_k`. Returns labels (N,)."""
     graph = undirected(adata.obsp["connectivities"])
-    low, high = LOG10_RESOLUTIONS
-    nearest, labels, at = np.inf, None, None
-    for _ in range(TRIES):
-        middle = (low + high) / 2
-        tried = partition(graph, resolution=10**middle, seed=seed)
-        found = tried.max() + 1
-        if abs(found - n_clusters) < abs(nearest - n_clusters):
-            nearest, labels, at = found, tried, 10**middle
-        if found == n_clusters:
-            break
-        low, high = (middle, high) if found < n_clusters else (low, middle)
-    name = partition.__name__
-    if nearest != n_clusters:
-        sentence = "warning: %s: no resolution tried gives %d clusters, %d is the nearest number"
-        log.warning(sentence, name, n_clusters, nearest)
-    log.info("%-9s %d clusters at resolution %.4g", name, nearest, at)
-    return labels
+    return at_k(graph, n_clusters=n_clusters, seed=seed, partition=partition)
 
 
 def import_scvi():
@@ -205,9 +135,9 @@ METHODS: dict[str, Method] = {
     "pca_kmeans": Method(pca_kmeans, True, "K-means of the principal components"),
     "spectral": Method(spectral, True, "spectral clustering of the kNN graph"),
     "leiden": Method(partial(at_default, partition=leiden), False, f"Leiden {_GRAPH}"),
-    "leiden_k": Method(partial(at_k, partition=leiden), True, f"Leiden {_TO_K}"),
+    "leiden_k": Method(partial(to_k, partition=leiden), True, f"Leiden {_TO_K}"),
     "louvain": Method(partial(at_default, partition=louvain), False, f"Louvain {_GRAPH}"),
-    "louvain_k": Method(partial(at_k, partition=louvain), True, f"Louvain {_TO_K}"),
+    "louvain_k": Method(partial(to_k, partition=louvain), True, f"Louvain {_TO_K}"),
     "scvi_kmeans": Method(scvi_kmeans, True, "K-means of scVI's embedding", True),
     "scvi_leiden": Method(scvi_leiden, False, "Leiden of its 15-NN graph at resolution 1", True),
 }
@@ -218,22 +148,16 @@ def parse(argv: list[str] | None = None) -> tuple[str, Settings]:
 
     Exits with status 2 and one sentence on stderr where a flag cannot be used.
     """
-    parser = build_parser()
-    parser.prog = "baselines.py"
-    parser.description = "Cluster single-cell RNA-seq counts with a rival of scTAG."
-    for action in parser._actions:  # argparse has no public way to change a flag's help
-        if action.dest == "out":
-            action.help = action.help.replace("VARIANT", "METHOD")
-        elif action.dest not in (*USED, "help"):
-            action.help = argparse.SUPPRESS
+    parser = build_parser(
+        "baselines.py",
+        "Cluster single-cell RNA-seq counts with a rival of scTAG.",
+        run_name="METHOD",
+        offered=USED,
+        refusal="is for scTAG's network, which no method here uses",
+    )
     described = "; ".join(f"{name}: {method.sentence}" for name, method in METHODS.items())
     parser.add_argument("--method", required=True, choices=METHODS, metavar="NAME", help=described)
-    absent = object()
-    unused = [field.name for field in fields(Settings) if field.name not in USED]
-    given = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(unused, absent))))
-    for name in unused:
-        if given.pop(name, absent) is not absent:
-            parser.error(f"--{name} is for scTAG's network, which no method here uses")
+    given = vars(parser.parse_args(argv))
     name = given.pop("method")
     return name, replace(parse_settings(["--variant", given["variant"]]), **given)
 
@@ -247,8 +171,6 @@ def run(name: str, settings: Settings) -> str:
         settings = replace(settings, n_clusters=None)
     out_dir = settings.out or Path("results", settings.name, f"{name}-seed{settings.seed}")
     with results.staged(out_dir, overwrite=settings.overwrite) as staging:
-        if (out_dir / results.DATA).exists():  # its files would be left among the new ones
-            raise InputError(f"{out_dir} holds a run of train.py: choose another folder as --out")
         with stopwatch("read"):
             adata, cell_types, source = train.read(settings)
         with stopwatch("prepare"):

@@ -21,7 +21,8 @@ from utils import InputError
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
-TABLES = (LABELS, DATA, HISTORY, METRICS, SETTINGS)
+NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
+FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, *NETWORK)  # of a run of any kind
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
@@ -33,12 +34,13 @@ PACKAGES = [
 def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder for a run's files, which move to `out_dir` if the block ends well.
 
-    If it does not, they vanish, and what `out_dir` held before is untouched. Raises InputError at
-    once if `out_dir` holds a run's results and `overwrite` is off, or if it cannot be written.
+    If it does not, they vanish, and what `out_dir` held before is untouched. With `overwrite` no
+    file of the run before stays among them, of whatever kind that was. Raises InputError at once if
+    `out_dir` holds a run's results and `overwrite` is off, or if it cannot be written.
     """
     made = []
     try:
-        if not overwrite and any((out_dir / name).exists() for name in TABLES):
+        if not overwrite and any((out_dir / name).exists() for name in FILES):
             raise InputError(
                 f"{out_dir} holds the results of another run: pass --overwrite to replace them, "
                 "or another folder as --out"
@@ -55,8 +57,12 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         yield staging
         # The settings go first and come last: where they stand, the other files belong to them.
         (out_dir / SETTINGS).unlink(missing_ok=True)
-        for file in sorted(staging.iterdir(), key=lambda file: (file.name == SETTINGS, file.name)):
-            os.replace(file, out_dir / file.name)
+        written = sorted(os.listdir(staging), key=lambda name: (name == SETTINGS, name))
+        if overwrite:
+            for name in set(FILES) - set(written):
+                (out_dir / name).unlink(missing_ok=True)
+        for name in written:
+            os.replace(staging / name, out_dir / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         for folder in made:

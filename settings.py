@@ -6,7 +6,8 @@ Nothing slow is imported here, so that `--help` and a mistyped flag answer at on
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -135,6 +136,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
+class _Refused(argparse.Action):
+    """A flag that exists, but not for this program: using it is an error that says why."""
+
+    def __init__(self, *args: Any, why: str, **kwargs: Any) -> None:
+        super().__init__(*args, nargs="*", help=argparse.SUPPRESS, **kwargs)
+        self.why = why
+
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        parser.error(f"{option_string} {self.why}")
+
+
 def _number(kind: type, low: float, *, below: float = float("inf"), strict: bool = False):
     """An argparse type: a number of `kind`, at least (above, if `strict`) low, under `below`."""
     bound = f"above {low:g}" if strict else f"at least {low:g}"
@@ -187,12 +199,27 @@ def _describe_default(name: str, common: Any) -> str:
     return ", ".join(f"{value} in {variant}" for variant, value in by_variant.items())
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command's flags; a flag whose default depends on the variant is absent until given."""
+ALL = frozenset(field.name for field in fields(Settings))
+
+
+def build_parser(
+    prog: str = "train.py",
+    description: str = "Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
+    "ZINB decoder over the kNN graph of the cells.",
+    *,
+    run_name: str = "VARIANT",
+    offered: Collection[str] = ALL,
+    refusal: str = "is not for this program",
+) -> argparse.ArgumentParser:
+    """A program's flags; a flag whose default depends on the variant is absent until given.
+
+    run_name: what comes before the seed in the name of the results folder, for --help.
+    offered: the settings that the program has flags for. Any other one's flag is refused with a
+    sentence that ends in `refusal`, and `--help` does not show it.
+    """
     parser = Parser(
-        prog="train.py",
-        description="Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
-        "ZINB decoder over the kNN graph of the cells.",
+        prog=prog,
+        description=description,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
 
@@ -204,6 +231,11 @@ def build_parser() -> argparse.ArgumentParser:
         shown: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if name not in offered:
+            options = [f"--{name}", f"--no-{name}"][: 2 if kwargs.get("action") is YES_NO else 1]
+            absent = argparse.SUPPRESS
+            group.add_argument(*options, action=_Refused, why=refusal, dest=name, default=absent)
+            return
         if any(name in defaults for defaults in VARIANTS.values()):
             default_of_parser = argparse.SUPPRESS
         else:
@@ -215,7 +247,7 @@ def build_parser() -> argparse.ArgumentParser:
         group.add_argument(f"--{name}", default=default_of_parser, help=sentence, **kwargs)
 
     _add_data_flags(flag, parser.add_argument_group("data"))
-    _add_run_flags(flag, parser.add_argument_group("run"))
+    _add_run_flags(flag, parser.add_argument_group("run"), run_name)
     _add_preparation_flags(flag, parser.add_argument_group("genes and graph"))
     _add_model_flags(flag, parser.add_argument_group("model"))
     _add_training_flags(flag, parser.add_argument_group("training"))
@@ -256,8 +288,9 @@ def _add_data_flags(flag, group) -> None:
     )
 
 
-def _add_run_flags(flag, group) -> None:
-    flag(group, "out", "folder of the results", type=Path, shown="results/NAME/VARIANT-seedS")
+def _add_run_flags(flag, group, run_name: str) -> None:
+    shown = f"results/NAME/{run_name}-seedS"
+    flag(group, "out", "folder of the results", type=Path, shown=shown)
     flag(group, "overwrite", "replace results that are already there", action="store_true")
     flag(group, "quiet", "print the last line and warnings only", action="store_true")
     flag(group, "gpu_option", "GPU to use, as in CUDA_VISIBLE_DEVICES; -1 for none", "0")

@@ -19,6 +19,7 @@ from conftest import contents, ran, write_published
 from sklearn.metrics import adjusted_rand_score
 
 import baselines
+import communities
 import preprocess
 import results
 from baselines import METHODS
@@ -177,12 +178,12 @@ def test_the_search_is_short(name, monkeypatch):
 
     counted.__name__ = partition.__name__
     adata = on_graph(clique(range(6)) + clique(range(6, 12)), 12)
-    baselines.at_k(adata, n_clusters=5, seed=9, partition=counted)
-    assert len(tries) == baselines.TRIES <= 30
+    baselines.to_k(adata, n_clusters=5, seed=9, partition=counted)
+    assert len(tries) == communities.TRIES <= 30
     assert tries[0] == (1.0, 9)
     assert {seed for _, seed in tries} == {9}
     tries.clear()
-    baselines.at_k(adata, n_clusters=2, seed=9, partition=counted)
+    baselines.to_k(adata, n_clusters=2, seed=9, partition=counted)
     assert len(tries) == 1
 
 
@@ -190,7 +191,7 @@ def test_undirected_joins_two_cells_once_if_either_lists_the_other():
     listed = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [1, 0, 0, 1]]
     once = [[0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     for adjacency in (sp.csr_matrix(listed), sp.csr_matrix(np.array(listed) * 0.5)):
-        np.testing.assert_array_equal(baselines.undirected(adjacency).toarray(), once)
+        np.testing.assert_array_equal(communities.undirected(adjacency).toarray(), once)
 
 
 def test_a_directed_and_a_symmetric_graph_are_clustered_alike(directed, prepared):
@@ -394,7 +395,7 @@ def test_without_labels_k_is_asked_of_the_methods_that_need_it_only(
 
 
 def test_a_number_that_was_missed_is_warned_of(command, tmp_path, simulated, monkeypatch):
-    monkeypatch.setattr(baselines, "LOG10_RESOLUTIONS", (-1.0, 0.0))
+    monkeypatch.setattr(communities, "LOG10_RESOLUTIONS", (-1.0, 0.0))
     flags = ["--method", "leiden_k", "--data", simulated.path, "--n_clusters", 100]
     ran = command(*flags, "--out", tmp_path / "out", "--quiet")
     assert ran.status == 0
@@ -420,6 +421,10 @@ BAD = {
     "no_label_column": (["--method", "leiden", "--label_key", "type"], "'type'"),
     "of_the_network": (["--method", "leiden", "--hops", "1"], "--hops"),
     "of_the_network_by_default": (["--method", "leiden", "--w_kl", "1.5"], "--w_kl"),
+    "of_the_network_switched_off": (
+        ["--method", "leiden", "--no-train_centers"],
+        "--no-train_centers is for scTAG's network, which no method here uses",
+    ),
 }
 
 
@@ -448,13 +453,18 @@ def test_older_results_are_replaced_only_if_asked(refused, command, simulated, t
     assert b"older" not in contents(folder).values()
 
 
-def test_a_run_of_train_is_not_mixed_with(refused, simulated, tmp_path):
+def test_nothing_of_a_run_of_train_stays_where_it_is_overwritten(
+    refused, command, simulated, tmp_path
+):
     folder = tmp_path / "sctag"
     folder.mkdir()
-    (folder / "sctag.h5ad").write_text("of train.py")
-    flags = ["--method", "leiden", "--data", simulated.path, "--overwrite"]
-    assert "train.py" in refused(*flags, out=folder)
-    assert contents(folder) == {"sctag.h5ad": b"of train.py"}
+    for name in results.FILES:
+        (folder / name).write_text("of train.py")
+    flags = ["--method", "leiden", "--data", simulated.path]
+    assert "--overwrite" in refused(*flags, out=folder)
+    assert set(contents(folder)) == set(results.FILES)
+    assert command(*flags, "--overwrite", "--out", folder).status == 0
+    assert set(contents(folder)) == FILES
 
 
 def in_a_process(request, script, *flags):

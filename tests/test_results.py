@@ -100,6 +100,30 @@ def test_results_of_another_run_need_overwrite(older):
     assert contents(older) == before
 
 
+def test_overwrite_leaves_nothing_of_a_run_of_another_kind(older):
+    for name in results.FILES:
+        (older / name).write_text("older")
+    with results.staged(older, overwrite=True) as staging:
+        fill(staging)
+        assert set(contents(older)) > set(results.FILES)  # all there until the new ones are
+    expected = {results.LABELS: b"new", results.SETTINGS: b"new", "notes.txt": b"mine"}
+    assert contents(older) == expected
+
+
+def test_the_names_of_a_run_are_all_known():
+    import model
+
+    assert {model.WEIGHTS_FILE, model.ARCHITECTURE_FILE} == set(results.NETWORK)
+
+
+@pytest.mark.parametrize("name", results.FILES)
+def test_any_file_of_a_run_needs_overwrite(name, out):
+    out.mkdir()
+    (out / name).write_text("older")
+    with pytest.raises(InputError, match="--overwrite"):
+        refuse(out)
+
+
 def test_overwrite_replaces_results_and_nothing_else(older):
     with results.staged(older, overwrite=True) as staging:
         fill(staging)

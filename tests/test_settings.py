@@ -221,6 +221,39 @@ def test_help_names_no_flag_that_is_not_a_setting(entries):
     assert set(entries) - {"h", "help"} == set(FIELDS)
 
 
+def another_program():
+    """A parser with another name, three flags and a reason why it has no others."""
+    offered = ("out", "seed", "symmetric_graph")
+    return build_parser("p.py", "Another one.", run_name="OTHER", offered=offered, refusal="no!")
+
+
+def test_another_program_has_the_flags_that_it_names_only():
+    text = another_program().format_help()
+    assert set(re.findall(r"--(\w+)", text.split("Another one.")[1])) - {"help", "no"} == {
+        *("out", "seed", "symmetric_graph")
+    }
+    assert text.startswith("usage: p.py ")
+    assert "results/NAME/OTHER-seedS" in text
+    assert "VARIANT" not in text
+    given = vars(another_program().parse_args(["--seed", "3", "--no-symmetric_graph"]))
+    assert given == {"out": None, "seed": 3, "symmetric_graph": False}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--hops", "1"], ["--hops=1"], ["--hops"], ["--hops", "0"], ["--quiet"]),
+        *(["--decoder_dims", "8", "4"], ["--train_centers"], ["--no-train_centers"]),
+    ],
+)
+def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        another_program().parse_args(["--seed", "3", *flags])
+    assert exit_.value.code == 2
+    name = flags[0].split("=")[0]
+    assert capsys.readouterr().err == f"p.py: error: {name} no! (see --help)\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [
