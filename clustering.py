@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
 
+import communities
+
 # K-means keeps the best of this many starts: cheap on N x 15, and one start is a lottery.
 KMEANS_STARTS = 20
 
@@ -38,6 +40,17 @@ def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndar
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         return method.fit_predict(affinity)
+
+
+def leiden(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Leiden of the kNN graph at the resolution that gives n_clusters, or the nearest number.
+
+    adjacency: (N, N) binary, directed or not. Returns labels (N,) (`communities.at_k`, which warns
+    where no resolution gives that number).
+    """
+    graph = communities.undirected(adjacency)
+    partition = communities.leiden
+    return communities.at_k(graph, n_clusters=n_clusters, seed=seed, partition=partition)
 
 
 def centers_of(z: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -271,6 +271,19 @@ def zinb_nll(
     return nll(hidden, kernel, bias)
 
 
+def mean_square(
+    target: tf.Tensor, hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> tf.Tensor:
+    """Mean squared error of the first of the three heads, in place of the ZINB (an ablation).
+
+    target: (N, G) z-scores; hidden: (N, H); kernel: (H, 3G) and bias: (3G,), of which the other two
+    heads are not used. Returns a scalar, the mean over N x G; memory O(N G).
+    """
+    n_genes = target.shape[1]
+    mean = tf.cast(hidden @ tf.cast(kernel[:, :n_genes], hidden.dtype), tf.float32)
+    return tf.reduce_mean(tf.square(mean + bias[:n_genes] - target))
+
+
 class Edges(NamedTuple):
     """The ones of the adjacency matrix A: A[rows[e], cols[e]] = 1. rows, cols: (E,) int32."""
 

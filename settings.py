@@ -94,6 +94,7 @@ class Settings:
     dropout: float
     zinb_target: str
     zinb_clip: str
+    reconstruction: str
     w_adj: float
     w_zinb: float
     w_kl: float
@@ -397,11 +398,25 @@ def _add_model_flags(flag, group) -> None:
         "as published, never (stop)",
         choices=["return", "stop"],
     )
+    flag(
+        group,
+        "reconstruction",
+        "what the count decoder is trained by: the ZINB, or, to see what the ZINB is worth, the "
+        "mean squared error of the z-scores",
+        "zinb",
+        choices=["zinb", "mse"],
+    )
 
 
 def _add_training_flags(flag, group) -> None:
     flag(group, "w_adj", "weight of the graph's reconstruction loss", 0.3, type=_WEIGHT)
-    flag(group, "w_zinb", "weight of the ZINB loss", 1.0, type=_WEIGHT)
+    flag(
+        group,
+        "w_zinb",
+        "weight of the ZINB loss, or of the squared error in its place",
+        1.0,
+        type=_WEIGHT,
+    )
     flag(group, "w_kl", "weight of the KL loss", 1.5, type=_WEIGHT)
     flag(group, "pretrain_epochs", "epochs of pretraining, at most", 1000, type=_COUNT)
     flag(group, "pretrain_lr", "learning rate of pretraining (Adam)", type=_RATE)
@@ -422,10 +437,16 @@ def _add_training_flags(flag, group) -> None:
     flag(
         group,
         "init",
-        "initial clusters: K-means of the embedding, or spectral clustering of the graph",
-        choices=["kmeans", "spectral"],
+        "initial clusters: K-means of the embedding, or spectral clustering or Leiden of the graph",
+        choices=["kmeans", "spectral", "leiden"],
     )
-    flag(group, "maxiter", "epochs of the clustering phase, at most", 300, type=_COUNT)
+    flag(
+        group,
+        "maxiter",
+        "epochs of the clustering phase, at most; 0 leaves it out: the initial clusters stay",
+        300,
+        type=_number(int, 0),
+    )
     flag(group, "cluster_lr", "learning rate of the clustering phase (Adam)", type=_RATE)
     flag(
         group,

@@ -139,11 +139,13 @@ def initial_clusters(adata, z: np.ndarray, n_clusters: int, settings: Settings):
     """Labels (N,) that the clustering phase starts from, and the centres (C, D) of their z."""
     import clustering
 
+    graph, how = adata.obsp["connectivities"], {"n_clusters": n_clusters, "seed": settings.seed}
     if settings.init == "kmeans":
-        labels = clustering.kmeans(z, n_clusters=n_clusters, seed=settings.seed)
+        labels = clustering.kmeans(z, **how)
+    elif settings.init == "spectral":
+        labels = clustering.spectral(graph, **how)
     else:
-        graph = adata.obsp["connectivities"]
-        labels = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
+        labels = clustering.leiden(graph, **how)
     centers = clustering.centers_of(z, labels)
     if len(centers) < n_clusters:
         found = len(centers)
@@ -164,6 +166,7 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
             direction=settings.direction,
             zinb_target=settings.zinb_target,
             zinb_clip=settings.zinb_clip,
+            reconstruction=settings.reconstruction,
             block_bytes=device.block_bytes,
         )
         history = training.pretrain(
@@ -195,6 +198,8 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
             quiet=settings.quiet,
         )
     clustered.history[:0] = history
+    if not settings.maxiter:  # a start other than K-means is not always the nearest centre
+        clustered = clustered._replace(labels=initial)
     return network, initial, training.embed(network, data), clustered
 
 

@@ -33,12 +33,13 @@ STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone bef
 class TrainingData(NamedTuple):
     """All tensors of a run: the encoder's inputs and the ZINB's target.
 
-    zinb_clip: "return" or "stop", see `losses.zinb_nll_entries`; block_bytes: what the widest array
-    of a block may take on the device.
+    target: what the count decoder is fitted to: a ZINBTarget by the ZINB, a tensor (N, G) by the
+    squared error. zinb_clip: "return" or "stop", see `losses.zinb_nll_entries`; block_bytes: what
+    the widest array of a block may take on the device.
     """
 
     graph: GraphTensors
-    target: losses.ZINBTarget
+    target: losses.ZINBTarget | tf.Tensor
     zinb_clip: str
     block_bytes: int
 
@@ -52,7 +53,10 @@ class Weights(NamedTuple):
 
 
 class StepLosses(NamedTuple):
-    """The losses of one step, before its update; kl is 0 in pretraining."""
+    """The losses of one step, before its update; kl is 0 in pretraining.
+
+    zinb: the loss of the counts' reconstruction, also where a squared error stands in its place.
+    """
 
     total: tf.Tensor
     adj: tf.Tensor
@@ -67,13 +71,17 @@ def training_data(
     direction: str,
     zinb_target: str,
     zinb_clip: str,
+    reconstruction: str = "zinb",
     block_bytes: int = CACHE_BYTES,
 ) -> TrainingData:
     """Prepared data (`preprocess.prepare`) to the tensors that the network is trained on.
 
-    zinb_target: "counts" (raw counts, mean scaled by the size factor) or "scaled" (z-scores).
+    zinb_target: "counts" (raw counts, mean scaled by the size factor) or "scaled" (z-scores);
+    reconstruction: "zinb", or "mse" of the z-scores, which has no other target.
     """
-    if zinb_target == "counts":
+    if reconstruction == "mse":
+        target = tf.constant(np.asarray(adata.X), tf.float32)
+    elif zinb_target == "counts":
         counts = adata.layers["counts"].toarray()
         target = losses.zinb_target(counts, adata.obs["size_factor"].to_numpy())
     else:
@@ -98,7 +106,10 @@ def objective(
     fit = {"block_bytes": data.block_bytes}
     adj = losses.adjacency_mse(*network.decode_graph(z), data.graph.edges, **fit)
     heads = network.decode_counts(z)
-    zinb = losses.zinb_nll(data.target, *heads, clip=data.zinb_clip, **fit)
+    if isinstance(data.target, losses.ZINBTarget):
+        zinb = losses.zinb_nll(data.target, *heads, clip=data.zinb_clip, **fit)
+    else:
+        zinb = losses.mean_square(data.target, *heads)
     divergence = tf.constant(0.0)
     if p is not None:
         divergence = losses.kl_divergence(p, network.assign(z), direction=kl)
@@ -264,9 +275,9 @@ def cluster(
 ) -> Clustered:
     """Sharpen the clusters from the centres already placed, with p refreshed at intervals.
 
-    epochs: at most so many; it stops before when the labels have settled: at `STEADY_UPDATES`
-    refreshes in a row less than the share `tolerance` of the cells has changed its label (0: never;
-    the stopping rule of DEC and scDeepCluster, made patient).
+    epochs: at most so many, or 0, which leaves all as it is; it stops before when the labels have
+    settled: at `STEADY_UPDATES` refreshes in a row less than the share `tolerance` of the cells has
+    changed its label (0: never; the stopping rule of DEC and scDeepCluster, made patient).
 
     final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
     was made (at epoch 296 of 300 by default, as published).
@@ -301,5 +312,5 @@ def cluster(
 
     history = _run_epochs("cluster", epochs, one_epoch, settled, quiet=quiet)
     final = _finite(soft_assignment().numpy(), "the assignment")
-    q = final if final_labels == "final" else state["q"].numpy()
+    q = state["q"].numpy() if final_labels == "refresh" and epochs else final
     return Clustered(labels=q.argmax(axis=1), q=q, history=history)

@@ -249,3 +249,18 @@ def test_kl_by_hand_in_both_directions():
     assert float(losses.kl_divergence(p, q, direction="qp")) == pytest.approx(qp, rel=1e-5)
     certain = tf.constant([[1.0, 0.0]])
     assert np.isfinite(losses.kl_divergence(certain, 1.0 - certain, direction="pq"))
+
+
+def test_the_mean_square_is_of_the_first_head_and_leaves_the_others_alone():
+    rng = np.random.default_rng(0)
+    hidden, kernel = rng.normal(size=(7, 4)), rng.normal(size=(4, 9))
+    bias, target = rng.normal(size=9), rng.normal(size=(7, 3))
+    tensors = [tf.constant(x, tf.float32) for x in (target, hidden, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        found = losses.mean_square(*tensors)
+    expected = np.mean((hidden @ kernel[:, :3] + bias[:3] - target) ** 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    gradient = tape.gradient(found, tensors[2]).numpy()
+    assert np.abs(gradient[:, :3]).min() > 0
+    assert not gradient[:, 3:].any()

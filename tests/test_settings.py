@@ -15,11 +15,11 @@ BY_VARIANT = sorted(VARIANTS["sctag"])
 
 WHOLE_FROM_ONE = [
     *("highly_genes", "k_neighbors", "n_pcs", "hops", "hidden_dim", "latent_dim"),
-    *("decoder_dims", "pretrain_epochs", "maxiter", "update_interval"),
+    *("decoder_dims", "pretrain_epochs", "update_interval"),
 ]
 CHOICES = [
     *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
-    *("init", "kl", "zinb_clip", "lr_schedule", "final_labels", "precision"),
+    *("init", "kl", "zinb_clip", "lr_schedule", "final_labels", "precision", "reconstruction"),
 ]
 SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
@@ -30,7 +30,7 @@ REFUSED = [
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
     *(("clip", value) for value in ("0", "-1", "nan", "inf", "never")),
     *(("seed", value) for value in ("-1", "1.5", "nan", str(2**32))),
-    *(("exact_knn_cells", value) for value in ("-1", "1.5", "nan", "few")),
+    *((f, value) for f in ("exact_knn_cells", "maxiter") for value in ("-1", "1.5", "nan", "few")),
     *((flag, "other") for flag in CHOICES),
 ]
 ACCEPTED = [
@@ -44,6 +44,7 @@ ACCEPTED = [
     ("clip", "none", None),
     ("clip", "2.5", 2.5),
     ("exact_knn_cells", "0", 0),
+    ("maxiter", "0", 0),
     ("seed", "0", 0),
     ("seed", str(2**32 - 1), 2**32 - 1),
     ("gpu_option", "-1", "-1"),
@@ -308,7 +309,7 @@ def test_help_and_a_mistyped_flag_import_nothing_slow(request):
     script = """
 import sys
 import train
-for flags in (["--help"], ["--maxiter", "0"]):
+for flags in (["--help"], ["--maxiter", "-1"]):
     try:
         train.main(flags)
     except SystemExit as exit_:

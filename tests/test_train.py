@@ -374,6 +374,26 @@ def test_a_terminal_gets_a_progress_bar_of_each_phase_with_its_losses(run, simul
     assert re.fullmatch(SCORE_LINE, ran.out.splitlines()[-1])
 
 
+@pytest.mark.parametrize("init", ["kmeans", "spectral", "leiden"])
+def test_without_the_clustering_phase_the_initial_clusters_stay(init, tiny, simulated):
+    flags = ["--maxiter", "0", "--init", init, "--final_labels", "refresh"]
+    done = tiny("--data", simulated.path, *flags)
+    assert done.metrics["scores"] == done.metrics["initial_scores"]
+    assert set(done.history["phase"]) == {"pretrain"}
+    assert done.labels["cluster"].nunique() == 3
+    assert done.adata.obsm["sctag_proba"].shape == (120, 3)
+
+
+def test_the_squared_error_can_stand_in_for_the_zinb(base, tiny, simulated):
+    other = tiny("--data", simulated.path, "--reconstruction", "mse")
+    x = np.asarray(other.adata.X)
+    # At first the mean head is near zero, so the loss is near the mean square of the z-scores.
+    first = other.history.zinb[0]
+    assert first == pytest.approx(np.mean(x**2), rel=0.1)
+    assert other.history.zinb.iloc[-1] < first
+    assert base.history.zinb[0] != pytest.approx(first, rel=0.01)
+
+
 def test_as_many_clusters_as_cells(tiny, simulated, tmp_path):
     path = write_published(tmp_path / "data.h5", simulated.counts[:20])
     for variant in ("sctag", "official"):
