@@ -4,29 +4,23 @@
     python datasets.py fetch Adam Muraro      (or: all)
     python datasets.py verify
 
-A git blob id, sha1 of b"blob <size>\\0" and the content, identifies a file's exact bytes. Eleven
-files have one, and a public address; nothing gets its final name, DATA_DIR/NAME/data.h5, before it
-agrees with its id.
+Eleven files have a git blob id, which identifies their exact bytes, and a public address; nothing
+gets its final name, DATA_DIR/NAME/data.h5, before it agrees with its id (`download`).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import requests
-from tqdm.auto import tqdm
-
+import download
+from download import FetchError, git_blob_id
 from settings import Parser
 from utils import InputError
 
@@ -42,19 +36,6 @@ ELSEWHERE = (
     "were not seen"
 )
 UNKNOWN = "no id is known to check it against (verify checks its size)"
-TIMEOUT = 30.0  # seconds to connect, and without a byte
-PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt at a broken transfer
-PIECE = 2**16  # bytes; a transfer that breaks loses up to one piece
-LFS_POINTER = b"version https://git-lfs"
-HDF5 = b"\x89HDF\r\n\x1a\n"
-
-
-class FetchError(Exception):
-    """A file was not fetched: one sentence that says why and what to do; exit status 1."""
-
-
-class _Broken(Exception):
-    """A transfer ended early in a way that another attempt may not."""
 
 
 class DataSet(NamedTuple):
@@ -118,23 +99,11 @@ def path_of(name: str, data_dir: Path) -> Path:
     return data_dir / name / "data.h5"
 
 
-def git_blob_id(path: Path) -> str:
-    """Git's name for a file's content, 40 hexadecimal digits."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def fetch(name: str, data_dir: Path, *, mirror: str | None = None) -> str:
     """Bring DATA_DIR/NAME/data.h5 here from its public address, or from mirror/NAME/data.h5.
 
-    What has arrived stands in data.h5.part until it is whole and checked (blob id; the HDF5
-    signature where no id is known), so that a later call goes on from there. A file that is there
-    is kept if it is right and never overwritten.
-
-    Returns what was done, in words. Raises FetchError, or OSError (the disk is full, say).
+    A file that is there is kept if it is right and never overwritten. Returns what was done, in
+    words. Raises FetchError, or OSError (the disk is full, say).
     """
     known, target = REGISTRY[name], path_of(name, data_dir)
     if os.path.lexists(target):
@@ -144,20 +113,7 @@ def fetch(name: str, data_dir: Path, *, mirror: str | None = None) -> str:
             f"no public address is known: {ELSEWHERE}; place the file as {target}, and check it "
             f"with: python datasets.py verify {name}"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name("data.h5.part")
-    with part.open("a+b") as file:
-        _lock(file, target)
-        try:
-            if known.blob is None:  # two halves of different copies would go unnoticed
-                file.truncate(0)
-            _complete(file, part, known, f"{(mirror or PUBLIC).rstrip('/')}/{name}/data.h5")
-            os.replace(part, target)
-        finally:
-            with contextlib.suppress(OSError):
-                if file.seek(0, os.SEEK_END) == 0:
-                    part.unlink()
-                    target.parent.rmdir()
+    download.bring(f"{(mirror or PUBLIC).rstrip('/')}/{name}/data.h5", target, blob=known.blob)
     checked = f"git blob id {known.blob}" if known.blob else UNKNOWN
     return f"fetched, {target.stat().st_size / 1e6:.1f} MB, {checked}"
 
@@ -171,121 +127,6 @@ def _keep(target: Path, known: DataSet) -> str:
         f"{target} is there with other content than the published file's: it is left as it is, "
         "move it away or give another --data_dir to fetch the published one"
     )
-
-
-def _lock(file: BinaryIO, target: Path) -> None:
-    """Keep other processes from writing to the same partial file, where the file system can."""
-    busy = False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        busy = True
-    except OSError:
-        pass
-    if busy or target.exists():
-        raise FetchError(f"another process is fetching {target}: wait for it, or end it")
-
-
-def _complete(file: BinaryIO, part: Path, known: DataSet, url: str) -> None:
-    """Make the partial file whole and right; from the start, if what was there does not fit."""
-    resumed = file.seek(0, os.SEEK_END) > 0
-    if resumed and not _fault(part, known):
-        return
-    _download(url, file)
-    fault = _fault(part, known)
-    if fault and resumed:
-        file.truncate(0)
-        _download(url, file)
-        fault = _fault(part, known)
-    if fault:
-        file.truncate(0)
-        raise FetchError(f"{url}: what arrived {fault}, so it was not kept")
-
-
-def _fault(part: Path, known: DataSet) -> str | None:
-    """Why a file is not the published one, or None."""
-    with part.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-    if start == LFS_POINTER:  # which may even be what the blob id is of
-        return "is a git-LFS pointer, a note of where the data lie instead of the data"
-    if known.blob is None:
-        return None if start.startswith(HDF5) else "is not an HDF5 file"
-    found = git_blob_id(part)
-    return None if found == known.blob else f"has the git blob id {found}, not {known.blob}"
-
-
-def _download(url: str, file: BinaryIO) -> None:
-    """Append to `file` what it lacks of `url`, in several attempts if transfers break."""
-    for attempt, pause in enumerate((0.0, *PAUSES)):
-        time.sleep(pause)
-        try:
-            _transfer(url, file)
-            return
-        except _Broken as error:
-            reason = str(error)
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError,
-        ) as error:
-            inner = error.args[0] if error.args else error
-            reason = _words(getattr(inner, "reason", inner))
-            if attempt == 0 and hasattr(inner, "reason"):  # there was no connection at all
-                host = urlsplit(url).netloc
-                raise FetchError(
-                    f"{host} cannot be reached ({reason}): check the network and the address"
-                ) from None
-        except requests.RequestException as error:
-            raise FetchError(f"{url}: {_words(error)}") from None
-    raise FetchError(
-        f"{url}: the transfer broke {1 + len(PAUSES)} times ({reason}): run the command again, it "
-        "goes on from what has arrived"
-    )
-
-
-def _words(error: object) -> str:
-    """The sentence in an exception of urllib3, without the object that it is of."""
-    args = getattr(error, "args", ())
-    text = args[0] if args and isinstance(args[0], str) else str(error)
-    return text.split("): ", 1)[-1].strip().rstrip(".")
-
-
-def _transfer(url: str, file: BinaryIO) -> None:
-    """One attempt; raises _Broken, FetchError or an error of requests."""
-    start = file.seek(0, os.SEEK_END)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        status, answer = response.status_code, response.headers
-        said = f"the server answers {status} {response.reason}"
-        goes_on = (
-            status == 206
-            and answer.get("Content-Range", "").startswith(f"bytes {start}-")
-            and "Content-Encoding" not in answer
-        )
-        if status == 416 or (status == 206 and not goes_on):
-            file.truncate(0)  # so the next attempt asks for all of it
-            raise _Broken(f"{said} to a request for the rest")
-        if status == 429 or status >= 500:
-            raise _Broken(said)
-        if status not in (200, 206):
-            raise FetchError(f"{url}: {said}: check the address")
-        if status == 200 and start:  # all of it, though only the rest was asked for
-            file.truncate(0)
-            start = 0
-        length = answer.get("Content-Length", "")
-        plain = length.isdigit() and "Content-Encoding" not in answer
-        total = start + int(length) if plain else None
-        name = url.split("/")[-2]
-        with tqdm(
-            desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None
-        ) as bar:
-            for piece in response.iter_content(PIECE):
-                file.write(piece)
-                bar.update(len(piece))
-        file.flush()
-        if total is not None and (arrived := file.seek(0, os.SEEK_END)) != total:
-            raise _Broken(f"{arrived} of {total} bytes arrived")
 
 
 def verify(name: str, data_dir: Path) -> str:
