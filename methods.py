@@ -1,0 +1,158 @@
+"""What a method of the benchmark is: a word, or a word with flags, as "sctag hops=1 kl=qp".
+
+The words are those of `baselines.METHODS` and the variants of `train.py`. A flag is NAME=VALUE: yes
+or no where the command has --NAME and --no-NAME, commas between the items of a list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import logging
+import re
+from dataclasses import fields
+from typing import Any
+
+import baselines
+import settings
+from utils import InputError
+
+log = logging.getLogger("sctag")
+
+OWN = ("official", "sctag")  # the methods that `train.py` runs
+# Flags that the benchmark sets itself.
+RESERVED = (
+    *("dataname", "data", "data_dir", "out", "overwrite", "quiet", "seed", "variant"),
+    *("n_clusters", "round_counts"),
+)
+
+# By what they change; `sctag` itself is what each is compared with.
+ABLATIONS: dict[str, dict[str, str]] = {
+    "hops": {
+        "sctag hops=2": "two hops",
+        "sctag hops=3": "three hops",
+        "sctag hops=4": "four hops",
+        "sctag hops=3 tag_blocks=repeated": "the published blocks [X, AX, AX, AX]",
+    },
+    "counts": {
+        "sctag zinb_target=scaled": "ZINB of the z-scores, as published",
+        "sctag reconstruction=mse": "squared error of the z-scores instead of a ZINB",
+    },
+    "losses": {
+        "sctag w_adj=0": "without the graph's reconstruction",
+        "sctag maxiter=0": "without the KL phase: the initial clusters",
+        "sctag kl=qp": "KL(q || p), as published",
+    },
+    "centres": {
+        "sctag train_centers=no": "centres that do not train, as published",
+        "sctag init=spectral": "initial clusters from the graph, as published",
+        "sctag init=leiden": "initial clusters from Leiden of the graph",
+    },
+    "graph": {
+        "sctag symmetric_graph=no": "a directed graph, as published",
+        "sctag direction=atx": "A^T X, as spektral computes since 1.0",
+        "sctag k_neighbors=8": "8 neighbours",
+        "sctag k_neighbors=30": "30 neighbours",
+    },
+    "input": {
+        "sctag dropout=0": "without dropout",
+        "sctag gene_selection=seurat": "genes chosen as published",
+        "sctag highly_genes=1000": "1000 genes",
+        "sctag highly_genes=2000": "2000 genes",
+    },
+}
+
+
+def command_flags(method: str) -> list[str]:
+    """The flags of a method as its command takes them.
+
+    "sctag hops=1 train_centers=no decoder_dims=64,128" gives --hops 1 --no-train_centers
+    --decoder_dims 64 128.
+    """
+    flags = []
+    for flag in method.split()[1:]:
+        name, _, value = flag.partition("=")
+        if value in ("yes", "no"):
+            flags.append(f"--{name}" if value == "yes" else f"--no-{name}")
+        else:
+            flags += [f"--{name}", *value.split(",")]
+    return flags
+
+
+def flag_names(method: str) -> list[str]:
+    """Names of the settings that a method's flags change."""
+    return [flag.partition("=")[0] for flag in method.split()[1:]]
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """A method as it is written everywhere (single spaces), and the settings that it runs with.
+
+    Raises InputError for a word or a flag that the command would refuse, and without scvi-tools if
+    the method needs it.
+    """
+    word, *flags = text.split() or [""]
+    method = " ".join([word, *flags])
+    if word not in (*OWN, *baselines.METHODS):
+        known = ", ".join((*baselines.METHODS, *OWN))
+        raise InputError(f"there is no method {word!r}, choose from: {known}")
+    known = [field.name for field in fields(settings.Settings)] if word in OWN else baselines.USED
+    used, names = set(known) - set(RESERVED), flag_names(method)
+    for flag, name in zip(flags, names, strict=True):
+        if not re.fullmatch(r"[a-z_]+=[\w.,-]+", flag):
+            reason = f"{flag!r} is not NAME=VALUE"
+        elif name in RESERVED:
+            reason = f"the benchmark itself sets {name}"
+        elif name not in used:
+            near = difflib.get_close_matches(name, used, n=1)
+            reason = f"{word} has no flag {name}" + "".join(
+                f", did you mean {other}?" for other in near
+            )
+        elif names.count(name) > 1:
+            reason = f"{name} is given twice"
+        else:
+            continue
+        raise InputError(f"method {method!r}: {reason}")
+    if needs_scvi(method) and not has_scvi():
+        raise InputError(f"{method} needs scvi-tools: `pip install scvi-tools`, or leave it out")
+    return method, _settings(word, method)
+
+
+def _settings(word: str, method: str) -> dict[str, Any]:
+    """The settings by the command's own parser; what it says goes into an InputError."""
+    said, flags = io.StringIO(), command_flags(method)
+    try:
+        with contextlib.redirect_stderr(said):
+            if word in OWN:
+                return settings.parse_settings(["--variant", word, *flags]).to_json()
+            name, parsed = baselines.parse(["--method", word, *flags])
+            return parsed.to_json() | {"method": name}
+    except SystemExit:
+        reason = said.getvalue().strip().partition("error: ")[2].removesuffix(" (see --help)")
+        raise InputError(f"method {method!r}: {reason}") from None
+
+
+def needs_k(method: str) -> bool:
+    """Whether the method is told a number of clusters."""
+    word = method.split()[0]
+    return word in OWN or baselines.METHODS[word].needs_k
+
+
+def has_scvi() -> bool:
+    """Whether the optional package scvi-tools is installed; it is not imported, which is slow."""
+    return importlib.util.find_spec("scvi") is not None
+
+
+def needs_scvi(method: str) -> bool:
+    """Whether the method runs on the optional package scvi-tools."""
+    word = method.split()[0]
+    return word not in OWN and baselines.METHODS[word].needs_scvi
+
+
+def default_methods() -> list[str]:
+    """All rivals that can run here, then our own; says which ones cannot."""
+    absent = [] if has_scvi() else [name for name in baselines.METHODS if needs_scvi(name)]
+    if absent:
+        log.info("left out  %s: scvi-tools is not installed", ", ".join(absent))
+    return [name for name in (*baselines.METHODS, *OWN) if name not in absent]
