@@ -1,0 +1,128 @@
+"""The benchmark's figures, each drawn into PNG bytes; told apart by shape and lightness, so that
+they can be read in greyscale.
+
+Figures are made without pyplot: no window, no state that outlives a figure.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+DPI = 120
+MARKERS = "osD^vP<X>phd8"
+LIGHTEST = 0.8  # of the colour map's range; beyond it points are lost on white
+OURS = "sctag"  # drawn as black stars
+
+
+def _styles(methods: Sequence[str]) -> dict[str, dict]:
+    """A marker, a colour of its own lightness and a filled or open face for each method."""
+    shades = colormaps["viridis"](np.linspace(0.05, LIGHTEST, max(len(methods), 2)))
+    styles = {}
+    for i, method in enumerate(methods):
+        colour = "black" if method == OURS else tuple(shades[i])
+        styles[method] = {
+            "marker": "*" if method == OURS else MARKERS[i % len(MARKERS)],
+            "markersize": 9 if method == OURS else 5,
+            "color": colour,
+            "mfc": colour if method == OURS or i % 2 else "white",
+        }
+    return styles
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], title: str) -> bytes:
+    """Mean ARI, whiskers of a standard deviation over seeds: a band of rows for each data set."""
+    step = 0.9 / len(methods)
+    figure = Figure(
+        figsize=(8.5, 1.4 + len(sets) * max(0.35, 0.11 * len(methods))), layout="constrained"
+    )
+    axis = figure.subplots()
+    for method, style in _styles(methods).items():
+        rows = summary[summary["method"] == method].set_index("dataset").reindex(sets)
+        y = np.arange(len(sets)) + (methods.index(method) - (len(methods) - 1) / 2) * step
+        axis.errorbar(
+            rows["ARI_mean"].to_numpy(float),
+            y,
+            xerr=rows["ARI_sd"].fillna(0).to_numpy(float),
+            linestyle="none",
+            elinewidth=1,
+            capsize=1.5,
+            label=method,
+            **style,
+        )
+        for at in y[(rows["ok"] == 0).to_numpy(bool)]:
+            where = axis.get_yaxis_transform()
+            axis.text(0.01, at, f"{method} failed", va="center", fontsize=7, transform=where)
+    for row in range(0, len(sets), 2):
+        axis.axhspan(row - 0.5, row + 0.5, color="0.94", zorder=0)
+    axis.set_yticks(range(len(sets)), sets)
+    axis.set_ylim(len(sets) - 0.5, -0.5)
+    axis.set(xlabel="ARI, mean and standard deviation over seeds", title=title)
+    axis.grid(axis="x", alpha=0.4)
+    figure.legend(loc="outside right upper", frameon=False)
+    return _png(figure)
+
+
+def against_cells(
+    summary: pd.DataFrame, methods: Sequence[str], column: str, *, label: str, title: str
+) -> bytes:
+    """A column of the summary against the number of cells, both axes logarithmic."""
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
+    axis = figure.subplots()
+    for method, style in _styles(methods).items():
+        rows = summary[(summary["method"] == method) & summary[column].notna()]
+        rows = rows.sort_values("cells")
+        axis.loglog(
+            rows["cells"].to_numpy(float),
+            rows[column].to_numpy(float),
+            linewidth=1.6 if method == OURS else 0.8,
+            label=method,
+            **style,
+        )
+    for which in (axis.xaxis, axis.yaxis):
+        _plain_ticks(which)
+    axis.set(xlabel="cells", ylabel=label, title=title)
+    axis.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside right upper", frameon=False)
+    return _png(figure)
+
+
+def _plain_ticks(axis) -> None:
+    """Ticks at 1, 2 and 5 times a power of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
+    """Bars of the mean difference in ARI, a dot for each data set, sets up and down at the right.
+
+    differences: for each variation its ARI minus the plain method's, by data set.
+    """
+    figure = Figure(figsize=(8.5, 1.3 + 0.38 * len(differences)), layout="constrained")
+    axis = figure.subplots()
+    for y, values in enumerate(differences.values()):
+        axis.barh(y, values.mean(), height=0.66, color="0.75", edgecolor="0.3")
+        axis.plot(values, np.full(len(values), y), "o", mfc="white", mec="black", markersize=4)
+        up, down = (values.round(6) > 0).sum(), (values.round(6) < 0).sum()
+        text = f"{up} up, {down} down of {len(values)}"
+        axis.text(1.01, y, text, va="center", fontsize=8, transform=axis.get_yaxis_transform())
+    axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(range(len(differences)), list(differences))
+    axis.set_ylim(len(differences) - 0.5, -0.5)
+    axis.set(xlabel="difference in ARI: bar, the mean over data sets; dot, a data set", title=title)
+    axis.grid(axis="x", alpha=0.4)
+    return _png(figure)

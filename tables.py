@@ -1,0 +1,400 @@
+"""The benchmark's arithmetic: from one record a job to every table of the report.
+
+A job is a data set, a method, a regime (where the number of clusters comes from) and a seed. Means
+are taken over seeds first, then over data sets, so that every data set counts the same. A method
+has *finished* a data set if it ran there and no seed failed; only finished ones are compared.
+Measures: ARI, NMI, ACC, macro_F1 (at most 1), k_error (clusters found minus classes), seconds,
+peak_memory_mb (MiB). Nothing here draws or formats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from utils import InputError
+
+REGIMES = ("true", "estimated", "default")
+SCORES = ("ARI", "NMI", "ACC", "macro_F1")
+MEASURES = (*SCORES, "k_error", "abs_k_error", "seconds", "peak_memory_mb")
+JOB = ["dataset", "method", "regime", "seed"]
+PLAIN = ("status", "message", "exit_status", "cells", "genes", "n_classes", "n_clusters")
+PLAIN += ("empty_clusters", "seconds", "wall_seconds", "peak_memory_mb")
+LAST = ("suite_commit", "data_sha256", "n_jobs", "threads")
+EQUAL = 6  # decimals in which two means of a score must agree to be a tie
+FEWEST_PAIRS = 6  # with five, no outcome of the signed-rank test has a two-sided p below .05
+
+PUBLISHED = Path(__file__).parent / "data" / "published_scores.csv"
+PUBLISHED_COLUMNS = [
+    *("dataset", "method", "ARI", "NMI", "ACC", "n_clusters", "honest", "status", "source"),
+    "remark",
+]
+# The data sets behind the published means, and the name of those rows.
+ELEVEN = "mean of eleven"
+ELEVEN_SETS = (
+    *("Quake_Smart-seq2_Trachea", "Quake_10x_Bladder", "Quake_10x_Spleen"),
+    *("Quake_Smart-seq2_Diaphragm", "Quake_10x_Limb_Muscle", "Quake_Smart-seq2_Limb_Muscle"),
+    *("Romanov", "Adam", "Muraro", "Young", "Quake_Smart-seq2_Lung"),
+)
+
+
+# Records ------------------------------------------------------------------------------------------
+
+
+def read_records(out: Path) -> list[dict[str, Any]]:
+    """Every OUT/records/*/*.json. Raises InputError if there is none or one is damaged."""
+    paths = sorted(p for p in out.glob("records/*/*.json") if not p.name.startswith("."))
+    if not paths:
+        raise InputError(
+            f"{out} holds no records of a benchmark ({out / 'records'}/*/*.json): "
+            "make them with `python benchmark.py run --out FOLDER`, or name the right folder"
+        )
+    records, seen = [], {}
+    for path in paths:
+        record = _read_record(path)
+        job = tuple(record[name] for name in JOB)
+        if job in seen:
+            raise InputError(f"{path} and {seen[job]} are records of the same job: remove one")
+        seen[job] = path
+        records.append(record)
+    return records
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        problem = _problem(record)
+    except OSError as error:
+        problem = str(error.strerror)
+    except ValueError as error:  # not JSON, not UTF-8
+        problem = f"not JSON: {error}"
+    if problem:
+        raise InputError(
+            f"the record {path} is damaged ({problem}): delete it, and `benchmark.py run` "
+            "makes it again"
+        )
+    return record
+
+
+def _problem(record: Any) -> str | None:
+    """What is wrong with a record's content, None if nothing is."""
+    if not isinstance(record, dict):
+        return "it is no JSON object"
+    missing = [name for name in (*JOB, "status", "scores", "seconds") if name not in record]
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    if not all(isinstance(record[name], str) and record[name] for name in JOB[:3]):
+        return "data set, method and regime must be words"
+    if record["regime"] not in REGIMES:
+        return f"its regime is {record['regime']!r}, not one of {', '.join(REGIMES)}"
+    if type(record["seed"]) is not int:
+        return "its seed is not a whole number"
+    if record["status"] not in ("ok", "failed"):
+        return f"its status is {record['status']!r}, neither ok nor failed"
+    numbers = [*PLAIN[2:], "n_jobs", "threads"]
+    wrong = [n for n in numbers if record.get(n) is not None and not _is_finite(record[n])]
+    if wrong:
+        return f"{', '.join(wrong)} must be finite numbers"
+    if record["status"] == "failed":
+        return None
+    needed = ("cells", "n_clusters", "seconds")
+    absent = [name for name in needed if record.get(name) is None]
+    if absent:
+        return f"the job ended well, but {', '.join(absent)} is missing"
+    for name in ("scores", "initial_scores"):
+        scores = record.get(name)
+        if scores is None:  # data without labels, a method without initial clusters
+            continue
+        if not isinstance(scores, dict) or not all(_is_finite(scores.get(s)) for s in SCORES):
+            return f"{name} must hold finite {', '.join(SCORES)}"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def jobs_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a job: what identifies it, its outcome, every measure.
+
+    Scores and k_error are NaN where the job failed or the data have no labels.
+    """
+    rows = []
+    for record in records:
+        is_ok = record["status"] == "ok"
+        row = {name: record[name] for name in JOB} | {name: record.get(name) for name in PLAIN}
+        for prefix, key in (("", "scores"), ("initial_", "initial_scores")):
+            found = (is_ok and record.get(key)) or {}
+            row |= {prefix + name: found.get(name, np.nan) for name in SCORES}
+        has_classes = is_ok and record.get("n_classes") is not None
+        row["k_error"] = record["n_clusters"] - record["n_classes"] if has_classes else np.nan
+        row |= {name: record.get(name) for name in LAST}
+        row["command"] = shlex.join(map(str, record.get("command") or []))
+        rows.append(row)
+    jobs = pd.DataFrame(rows)
+    for name in ("exit_status", "cells", "genes", "n_classes", "n_clusters", "empty_clusters"):
+        jobs[name] = pd.array(jobs[name], dtype="Int64")
+    for name in ("seconds", "wall_seconds", "peak_memory_mb"):
+        jobs[name] = jobs[name].astype(float)
+    jobs["regime"] = pd.Categorical(jobs["regime"], REGIMES, ordered=True)
+    return jobs.sort_values(JOB, ignore_index=True)
+
+
+def summarise(jobs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each data set, method and regime: seeds, failures, mean and sd of each measure.
+
+    Means and standard deviations (n - 1; NaN for one seed) are over the seeds that ended well.
+    Columns MEASURE_mean and MEASURE_sd; jobs, ok, failed count seeds.
+    """
+    groups = ["regime", "dataset", "method"]
+    jobs = jobs.assign(abs_k_error=jobs["k_error"].abs(), is_ok=jobs["status"] == "ok")
+    grouped = jobs.groupby(groups, observed=True, sort=True)
+    counts = grouped["is_ok"].agg(jobs="size", ok="sum")
+    sizes = grouped[["cells", "genes", "n_classes"]].max()
+    values = jobs[jobs["is_ok"]].groupby(groups, observed=True)[list(MEASURES)].agg(["mean", "std"])
+    values.columns = [f"{name}_{'sd' if how == 'std' else how}" for name, how in values.columns]
+    table = counts.join(sizes).join(values).reset_index()
+    table.insert(table.columns.get_loc("ok") + 1, "failed", table["jobs"] - table["ok"])
+    return table
+
+
+def is_finished(summary: pd.DataFrame) -> pd.Series:
+    """Whether the method has finished the data set, a row of the summary each."""
+    return (summary["ok"] > 0) & (summary["failed"] == 0)
+
+
+def pivot(summary: pd.DataFrame, column: str, *, finished: bool) -> pd.DataFrame:
+    """A column of one regime's summary as data sets x methods, NaN where there is no value.
+
+    finished: leave out what was not finished.
+    """
+    wide = summary.assign(value=summary[column].where(is_finished(summary) | (not finished)))
+    return wide.pivot(index="dataset", columns="method", values="value").astype(float)
+
+
+def by_cells(summary: pd.DataFrame) -> list[str]:
+    """The data sets in the order of their numbers of cells, of unknown size last."""
+    cells = summary.groupby("dataset")["cells"].max().astype("Float64")
+    return list(cells.reset_index().sort_values(["cells", "dataset"])["dataset"])
+
+
+# Methods over data sets ---------------------------------------------------------------------------
+
+
+def base_of(method: str) -> str:
+    """The method without its flags: "sctag" of "sctag hops=3 kl=qp"."""
+    return method.split(maxsplit=1)[0]
+
+
+def variations(methods: Sequence[str]) -> list[str]:
+    """The methods with flags whose plain form is among the methods too: the ablations."""
+    return [m for m in methods if m != base_of(m) and base_of(m) in methods]
+
+
+class Overall(NamedTuple):
+    """Methods over the data sets that all of them have finished, and why others are left out."""
+
+    table: pd.DataFrame  # one row a method; see `overall`
+    sets: list[str]
+    left_out: dict[str, list[str]]  # why: the data sets
+
+
+def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
+    """Compare methods over data sets, in one regime's summary.
+
+    Columns, over the common sets: the mean of each measure's means; rank, the mean rank by ARI
+    (1 is best, ties share their mean rank); best, the sets where no method's ARI is higher;
+    seeds_sd, the mean over sets of the seeds' standard deviation of ARI. Over what each method has:
+    own_ARI, of the own_sets sets with at least one seed that ended well; jobs and failed.
+    """
+    rows = summary[summary["method"].isin(methods)]
+    ari = pivot(rows, "ARI_mean", finished=True).reindex(columns=list(methods))
+    common = ari.dropna().round(EQUAL)
+    table = pd.DataFrame(index=pd.Index(methods, name="method"))
+    for name in MEASURES:
+        means = pivot(rows, f"{name}_mean", finished=True).reindex(columns=list(methods))
+        table[name] = means.loc[common.index].mean()
+    table["rank"] = common.rank(axis=1, ascending=False, method="average").mean()
+    table["best"] = common.eq(common.max(axis=1), axis=0).sum()
+    sds = pivot(rows, "ARI_sd", finished=True).reindex(columns=list(methods))
+    table["seeds_sd"] = sds.loc[common.index].mean()
+    by_method = rows.groupby("method")
+    table["own_ARI"] = by_method["ARI_mean"].mean()
+    table["own_sets"] = by_method["ARI_mean"].count()
+    table[["jobs", "failed"]] = by_method[["jobs", "failed"]].sum()
+    return Overall(table.reset_index(), list(common.index), _left_out(rows, ari))
+
+
+def _left_out(rows: pd.DataFrame, ari: pd.DataFrame) -> dict[str, list[str]]:
+    """Data sets by the reason why a method has no ARI there, several where several have none."""
+    failed = rows.set_index(["dataset", "method"])["failed"]
+    reasons: dict[str, list[str]] = {}
+    for dataset, values in ari.iterrows():
+        for method in values.index[values.isna()]:
+            seeds = failed.get((dataset, method))
+            why = "was not run on" if seeds is None else "failed on" if seeds else "has no score on"
+            reasons.setdefault(f"{method} {why}", []).append(dataset)
+    return reasons
+
+
+def ran_everywhere(summary: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    """The methods that have jobs, failed ones too, on every data set that any of them has."""
+    rows = summary[summary["method"].isin(methods)]
+    sets = rows.groupby("method")["dataset"].nunique()
+    return [m for m in methods if sets.get(m, 0) == rows["dataset"].nunique()]
+
+
+# Paired comparisons -------------------------------------------------------------------------------
+
+
+class SignedRank(NamedTuple):
+    """Wilcoxon's signed-rank test of paired differences; no test where pairs are too few."""
+
+    n: int  # pairs
+    mean: float  # of the differences, NaN without any
+    sd: float  # of the differences (n - 1), NaN for one
+    wins: int
+    losses: int
+    ties: int
+    statistic: float  # the smaller sum of ranks; NaN where there is no test
+    p: float  # two-sided; NaN where there is no test
+
+
+def signed_rank(differences: Sequence[float]) -> SignedRank:
+    """Test whether paired differences lie around zero (Wilcoxon 1945; scipy's `wilcoxon`).
+
+    NaN differences are no pairs. Zero ones, to six decimals, count as pairs and ties but have no
+    rank; if all are zero, p is 1. p is exact for up to 50 ranked differences without equal sizes,
+    up to 13 with, else normal.
+    """
+    from scipy.stats import wilcoxon
+
+    pairs = np.asarray(differences, dtype=float)
+    pairs = pairs[~np.isnan(pairs)].round(EQUAL)
+    ranked = pairs[pairs != 0]
+    statistic = p = math.nan
+    if len(pairs) >= FEWEST_PAIRS:
+        statistic, p = wilcoxon(ranked) if len(ranked) else (0.0, 1.0)
+    return SignedRank(
+        n=len(pairs),
+        mean=float(pairs.mean()) if len(pairs) else math.nan,
+        sd=float(pairs.std(ddof=1)) if len(pairs) > 1 else math.nan,
+        wins=int((pairs > 0).sum()),
+        losses=int((pairs < 0).sum()),
+        ties=len(pairs) - len(ranked),
+        statistic=float(statistic),
+        p=float(p),
+    )
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values adjusted for their number by Holm's step-down method (1979); NaN stays, uncounted.
+
+    The i-th smallest of m, from 0, becomes the largest of (m - j) p_(j), j <= i, at most 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def compare(summary: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Signed-rank tests of the ARI of one method minus another's, per-set means, in one regime.
+
+    pairs: (one, other) methods; a data set is a pair where both have finished it. Columns: method
+    (one), other, one_ARI and other_ARI (means over the paired sets), those of `SignedRank`, p_holm
+    (over all the pairs given), seconds_ratio (geometric mean over the sets of one's over other's).
+    """
+    ari = pivot(summary, "ARI_mean", finished=True)
+    seconds = pivot(summary, "seconds_mean", finished=True)
+    rows = []
+    for one, other in pairs:
+        both = ari[[one, other]].dropna()
+        test = signed_rank(both[one] - both[other])
+        ratio = np.log(seconds.loc[both.index, one] / seconds.loc[both.index, other]).mean()
+        row = {"method": one, "other": other, "one_ARI": both[one].mean()}
+        row |= {"other_ARI": both[other].mean()} | test._asdict()
+        rows.append(row | {"seconds_ratio": float(np.exp(ratio))})
+    table = pd.DataFrame(rows)
+    if rows:
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
+
+
+def ari_differences(summary: pd.DataFrame, method: str) -> pd.Series:
+    """A variation's ARI minus its plain form's, by data set that both have finished."""
+    ari = pivot(summary, "ARI_mean", finished=True)
+    return (ari[method] - ari[base_of(method)]).dropna()
+
+
+def phases(jobs: pd.DataFrame) -> pd.DataFrame:
+    """What the clustering phase changes: ARI of the initial and of the final clusters.
+
+    jobs: of one regime; those without initial scores are passed over. One row for each method and
+    data set, means over seeds: initial, final, difference (final minus initial, of each seed).
+    """
+    scored = jobs.dropna(subset=["initial_ARI", "ARI"])
+    scored = scored.assign(difference=scored["ARI"] - scored["initial_ARI"])
+    columns = {"initial_ARI": "initial", "ARI": "final", "difference": "difference"}
+    means = scored.groupby(["method", "dataset"])[list(columns)].mean()
+    return means.rename(columns=columns).reset_index()
+
+
+# What stands beside -------------------------------------------------------------------------------
+
+
+def read_published() -> pd.DataFrame:
+    """The published figures, as the text that stands in the file: nothing is computed with them."""
+    table = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
+    if list(table.columns) != PUBLISHED_COLUMNS:
+        raise InputError(f"{PUBLISHED} must have the columns {', '.join(PUBLISHED_COLUMNS)}")
+    return table
+
+
+def mean_of_eleven(summary: pd.DataFrame, method: str) -> float:
+    """Mean ARI over the data sets of the published means; NaN unless all are finished."""
+    finished = summary[is_finished(summary) & (summary["method"] == method)]
+    ari = finished.set_index("dataset")["ARI_mean"].reindex(list(ELEVEN_SETS))
+    return float(ari.mean(skipna=False))
+
+
+def environment(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """What the jobs ran on and with: one row for each item and value, with the number of jobs.
+
+    Items are machine keys, `suite commit`, `jobs at once`, `threads` and package versions; a record
+    that does not tell one is not counted. Columns: item, value, jobs.
+    """
+    rows = []
+    for record in records:
+        found = dict(record.get("machine") or {})
+        found |= {"suite commit": record.get("suite_commit"), "jobs at once": record.get("n_jobs")}
+        found |= {"threads a job": record.get("threads")} | (record.get("versions") or {})
+        rows += [(item, str(value)) for item, value in found.items() if value is not None]
+    table = pd.DataFrame(rows, columns=["item", "value"])
+    items = {item: i for i, item in enumerate(dict.fromkeys(table["item"]))}
+    counts = table.value_counts().rename("jobs").reset_index()
+    counts["order"] = counts["item"].map(items)
+    counts = counts.sort_values(["order", "jobs", "value"], ascending=[True, False, True])
+    return counts.drop(columns="order").reset_index(drop=True)
+
+
+def different_data(jobs: pd.DataFrame) -> list[str]:
+    """The data sets whose jobs read files of different content."""
+    files = jobs.groupby("dataset")["data_sha256"].nunique()
+    return list(files.index[files > 1])
+
+
+def machine_seconds(jobs: pd.DataFrame) -> tuple[float, float]:
+    """Wall seconds of all jobs, and of the failed ones among them; the run's own where none."""
+    seconds = jobs["wall_seconds"].fillna(jobs["seconds"]).fillna(0.0)
+    return float(seconds.sum()), float(seconds[jobs["status"] == "failed"].sum())
