@@ -22,9 +22,10 @@ venv: .venv/.installed  ## Create .venv and install exactly requirements.lock (a
 train: venv  ## Run train.py; its flags: make train ARGS="--dataname Young --n_clusters 11"
 	$(BIN)/python train.py $(ARGS)
 
-lint: venv  ## Check the code's style: ruff's rules and its formatting
+lint: venv  ## Check the code's style: ruff's rules and its formatting; the scripts, with shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck scripts/*.sh .ci/run
 
 test: lint  ## Check the style, then run the default tests
 	$(BIN)/python -m pytest -m "not slow"
