@@ -153,7 +153,7 @@ def parse(argv: list[str] | None = None) -> tuple[str, Settings]:
         "Cluster single-cell RNA-seq counts with a rival of scTAG.",
         run_name="METHOD",
         offered=USED,
-        refusal="is for scTAG's network, which no method here uses",
+        refusal="is for train.py: no method here uses it",
     )
     described = "; ".join(f"{name}: {method.sentence}" for name, method in METHODS.items())
     parser.add_argument("--method", required=True, choices=METHODS, metavar="NAME", help=described)
@@ -179,6 +179,10 @@ def run(name: str, settings: Settings) -> str:
         if method.needs_k:
             n_clusters = train.count_clusters(settings, cell_types, adata.n_obs)
         with stopwatch("cluster"):
+            if method.needs_k and n_clusters is None:
+                estimate = train.estimate_clusters(adata.obsm["X_pca"], adata, settings)
+                n_clusters = estimate.n_clusters
+                train.write_estimate(staging, estimate)
             labels = method.function(adata, n_clusters=n_clusters, seed=settings.seed)
         sizes = np.bincount(labels).tolist()
         metrics = train.score_all(cell_types, scores=labels)

@@ -159,7 +159,10 @@ class SCTAG(keras.Model):
         self.built = True
 
     def place_centers(self, centers: np.ndarray, *, trainable: bool) -> None:
-        """Start the clustering phase from centers (C, D); `trainable` as opposed to frozen."""
+        """Start the clustering phase from centers (C, F); `trainable` as opposed to frozen.
+
+        F: of what is clustered, the D dimensions of z or, with components beside it, more.
+        """
         self.assignment = SoftAssignment(len(centers), trainable=trainable, name="assignment")
         self.assignment.build((None, centers.shape[1]))
         self.assignment.centers.assign(centers)
@@ -195,13 +198,13 @@ class SCTAG(keras.Model):
             bias=tf.concat([head.bias for head in self.heads], axis=0),
         )
 
-    def assign(self, z: tf.Tensor) -> tf.Tensor:
-        """Soft assignment q (N, C) from z (N, D), once the centres are placed."""
-        return self.assignment(z)
+    def assign(self, points: tf.Tensor) -> tf.Tensor:
+        """Soft assignment q (N, C) of points (N, F) to the centres, once they are placed."""
+        return self.assignment(points)
 
     def save(self, directory: Path) -> None:
         """Write weights and what is needed to rebuild the network into an existing directory."""
-        architecture = self.architecture | {"n_clusters": self.assignment.n_clusters}
+        architecture = self.architecture | {"centers": list(self.assignment.centers.shape)}
         (directory / ARCHITECTURE_FILE).write_text(json.dumps(architecture, indent=2) + "\n")
         self.save_weights(directory / WEIGHTS_FILE)
 
@@ -209,8 +212,8 @@ class SCTAG(keras.Model):
 def load(directory: Path) -> SCTAG:
     """The network that `SCTAG.save` wrote; encodes the run's own prepared data to the same z."""
     architecture: dict[str, Any] = json.loads((directory / ARCHITECTURE_FILE).read_text())
-    n_clusters = architecture.pop("n_clusters")
+    centers = np.zeros(architecture.pop("centers"))
     network = SCTAG(**architecture)
-    network.place_centers(np.zeros((n_clusters, architecture["latent_dim"])), trainable=True)
+    network.place_centers(centers, trainable=True)
     network.load_weights(directory / WEIGHTS_FILE)
     return network

@@ -21,8 +21,18 @@ from utils import InputError
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
+ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
-FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, *NETWORK)  # of a run of any kind
+FILES = (
+    LABELS,
+    DATA,
+    HISTORY,
+    METRICS,
+    SETTINGS,
+    ESTIMATE,
+    CURVES,
+    *NETWORK,
+)  # of a run of any kind
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
@@ -100,11 +110,18 @@ def environment() -> dict[str, Any]:
 
 
 def annotate(
-    adata, *, labels: np.ndarray, z: np.ndarray, q: np.ndarray, notes: dict[str, Any]
+    adata,
+    *,
+    labels: np.ndarray,
+    z: np.ndarray,
+    points: np.ndarray,
+    q: np.ndarray,
+    notes: dict[str, Any],
 ) -> None:
     """Put a run's outcome into the prepared AnnData under keys that scanpy users expect.
 
-    labels: (N,) int; z: (N, D); q: (N, C). Sets obs["sctag"] (categorical), obsm["X_sctag"],
+    labels: (N,) int; z: (N, D); points: (N, F), what was clustered; q: (N, C). Sets obs["sctag"]
+    (categorical), obsm["X_sctag"], obsm["X_sctag_joint"] if points are more than z,
     obsm["sctag_proba"] and uns["sctag"], where `notes` are stored as JSON text by their names.
     """
     import pandas as pd
@@ -112,6 +129,8 @@ def annotate(
     groups = [str(group) for group in range(q.shape[1])]
     adata.obs["sctag"] = pd.Categorical([str(label) for label in labels], categories=groups)
     adata.obsm["X_sctag"] = z
+    if points.shape != z.shape:
+        adata.obsm["X_sctag_joint"] = points
     adata.obsm["sctag_proba"] = q
     adata.uns["sctag"] = {name: json.dumps(note) for name, note in notes.items()}
 

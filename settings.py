@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "zinb_clip": "return",
         "kl": "pq",
         "train_centers": True,
+        "cluster_on": "joint",
         "init": "kmeans",
         "symmetric_graph": True,
         "final_labels": "final",
@@ -48,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "zinb_clip": "stop",
         "kl": "qp",
         "train_centers": False,
+        "cluster_on": "embedding",
         "init": "spectral",
         "symmetric_graph": False,
         "final_labels": "refresh",
@@ -77,7 +79,8 @@ class Settings:
     precision: str
     seed: int
     variant: str
-    n_clusters: int | str
+    n_clusters: int | str | None
+    resolution: float | None
     highly_genes: int
     gene_selection: str
     clip: float | None
@@ -103,6 +106,7 @@ class Settings:
     pretrain_tol: float
     lr_schedule: str
     init: str
+    cluster_on: str
     maxiter: int
     cluster_lr: float
     cluster_tol: float
@@ -315,10 +319,18 @@ def _add_run_flags(flag, group, run_name: str) -> None:
     flag(
         group,
         "n_clusters",
-        "number of clusters, or `labels` for the number of distinct true labels",
-        "labels",
-        type=_or_word("labels", "labels", _number(int, 2)),
-        metavar="{labels,INT}",
+        "number of clusters; `labels`: that of the distinct true labels; `auto`: estimated without "
+        "them",
+        type=_or_word("labels", "labels", _or_word("auto", "auto", _number(int, 2))),
+        shown="labels if there are any, else auto",
+        metavar="{labels,auto,INT}",
+    )
+    flag(
+        group,
+        "resolution",
+        "initial clusters, and so their number, from Leiden of the graph at this resolution, in "
+        "place of --n_clusters and --init",
+        type=_RATE,
     )
 
 
@@ -437,8 +449,16 @@ def _add_training_flags(flag, group) -> None:
     flag(
         group,
         "init",
-        "initial clusters: K-means of the embedding, or spectral clustering or Leiden of the graph",
+        "initial clusters: K-means of what is clustered, or spectral clustering or Leiden of the "
+        "graph",
         choices=["kmeans", "spectral", "leiden"],
+    )
+    flag(
+        group,
+        "cluster_on",
+        "what is clustered: the embedding, or the embedding joined with the principal components "
+        "that the graph is made of",
+        choices=["embedding", "joint"],
     )
     flag(
         group,

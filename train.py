@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,15 +95,27 @@ def prepare(adata, cell_types, settings: Settings):
     return adata, None if cell_types is None else cell_types.loc[adata.obs_names]
 
 
-def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
-    """The number of clusters: the one given, or the number of distinct labels, openly."""
-    if settings.n_clusters == "labels":
+def count_clusters(settings: Settings, cell_types, n_cells: int) -> int | None:
+    """The number of clusters given, or of distinct labels, openly; None: it is still to be found.
+
+    Raises InputError for a number that cannot be used.
+    """
+    if settings.resolution is not None:
+        if settings.n_clusters is not None:
+            raise InputError(
+                "--n_clusters and --resolution both decide the number of clusters: give one of them"
+            )
+        return None
+    has_labels = cell_types is not None and cell_types.notna().any()
+    if settings.n_clusters == "labels" or (settings.n_clusters is None and has_labels):
         n_clusters, source = cell_types.nunique(), "of the labels"
         if n_clusters < 2:
             raise InputError(
                 f"the labels name {n_clusters} cell type, and clustering needs 2 clusters or more: "
-                "give their number with --n_clusters"
+                "give their number with --n_clusters, or auto"
             )
+    elif settings.n_clusters in (None, "auto"):
+        return None
     else:
         n_clusters, source = settings.n_clusters, "given"
     if n_clusters > n_cells:
@@ -112,6 +125,18 @@ def count_clusters(settings: Settings, cell_types, n_cells: int) -> int:
         )
     log.info("clusters  %d (%s)", n_clusters, source)
     return n_clusters
+
+
+def estimate_clusters(points: np.ndarray, adata, settings: Settings):
+    """The `estimation.Estimate` of the number of clusters of points (N, F), said."""
+    import estimation
+
+    graph = adata.obsp["connectivities"]
+    estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
+    criteria = ", ".join(f"{name} {k}" for name, k in estimate.criteria.items())
+    log.info("estimate  %s", criteria)
+    log.info("clusters  %d (the median of these)", estimate.n_clusters)
+    return estimate
 
 
 def start(settings: Settings, n_genes: int):
@@ -135,26 +160,55 @@ def start(settings: Settings, n_genes: int):
     return network, device
 
 
-def initial_clusters(adata, z: np.ndarray, n_clusters: int, settings: Settings):
-    """Labels (N,) that the clustering phase starts from, and the centres (C, D) of their z."""
+def initial_clusters(adata, points: np.ndarray, n_clusters: int | None, settings: Settings):
+    """Labels (N,) that the clustering phase starts from, and the centres (C, F) of their points.
+
+    n_clusters: None for Leiden at --resolution.
+    """
     import clustering
 
-    graph, how = adata.obsp["connectivities"], {"n_clusters": n_clusters, "seed": settings.seed}
-    if settings.init == "kmeans":
-        labels = clustering.kmeans(z, **how)
+    graph = adata.obsp["connectivities"]
+    if n_clusters is None:
+        labels = clustering.leiden_at(graph, resolution=settings.resolution, seed=settings.seed)
+        n_clusters = labels.max() + 1
+        log.info("clusters  %d (Leiden at resolution %g)", n_clusters, settings.resolution)
+        if n_clusters < 2:
+            raise InputError(
+                f"--resolution {settings.resolution:g} gives 1 cluster, and clustering needs 2 or "
+                "more: choose a higher one"
+            )
+    elif settings.init == "kmeans":
+        labels = clustering.kmeans(points, n_clusters=n_clusters, seed=settings.seed)
     elif settings.init == "spectral":
-        labels = clustering.spectral(graph, **how)
+        labels = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
     else:
-        labels = clustering.leiden(graph, **how)
-    centers = clustering.centers_of(z, labels)
+        labels = clustering.leiden(graph, n_clusters=n_clusters, seed=settings.seed)
+    centers = clustering.centers_of(points, labels)
     if len(centers) < n_clusters:
         found = len(centers)
         log.warning("warning: %s found %d clusters, not %d", settings.init, found, n_clusters)
     return labels, centers
 
 
-def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
-    """Both training phases on prepared data: the network, initial labels, z and `Clustered`."""
+class Fitted(NamedTuple):
+    """What training leaves. N cells, D latent size, F features that are clustered.
+
+    n_clusters: as asked for, counted or estimated; estimate: `estimation.Estimate`, None if it was
+    not needed; initial: (N,) labels before the clustering phase; z: (N, D); points: (N, F), z with
+    the components beside it if they were clustered too; clustered: `training.Clustered`.
+    """
+
+    network: Any
+    n_clusters: int
+    estimate: Any
+    initial: np.ndarray
+    z: np.ndarray
+    points: np.ndarray
+    clustered: Any
+
+
+def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch) -> Fitted:
+    """Both training phases on prepared data; n_clusters: None if it is still to be found."""
     with stopwatch("start_tensorflow"):
         network, device = start(settings, adata.n_vars)
         import training
@@ -180,8 +234,14 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
             quiet=settings.quiet,
         )
     with stopwatch("initial_clusters"):
-        z = training.embed(network, data)
-        initial, centers = initial_clusters(adata, z, n_clusters, settings)
+        z, estimate = training.embed(network, data), None
+        if settings.cluster_on == "joint":
+            data = training.with_components(data, adata.obsm["X_pca"], z)
+        points = training.join(z, data).numpy()
+        if n_clusters is None and settings.resolution is None:
+            estimate = estimate_clusters(points, adata, settings)
+            n_clusters = estimate.n_clusters
+        initial, centers = initial_clusters(adata, points, n_clusters, settings)
         network.place_centers(centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
         clustered = training.cluster(
@@ -200,7 +260,16 @@ def fit(adata, n_clusters: int, settings: Settings, stopwatch: Stopwatch):
     clustered.history[:0] = history
     if not settings.maxiter:  # a start other than K-means is not always the nearest centre
         clustered = clustered._replace(labels=initial)
-    return network, initial, training.embed(network, data), clustered
+    z = training.embed(network, data)
+    return Fitted(
+        network,
+        n_clusters or len(centers),
+        estimate,
+        initial,
+        z,
+        training.join(z, data).numpy(),
+        clustered,
+    )
 
 
 def score_all(cell_types, **labelings: np.ndarray) -> dict[str, dict[str, float] | None]:
@@ -222,16 +291,19 @@ def run(settings: Settings) -> str:
             adata, cell_types = prepare(adata, cell_types, settings)
         n_clusters = count_clusters(settings, cell_types, adata.n_obs)
 
-        network, initial, z, clustered = fit(adata, n_clusters, settings, stopwatch)
+        fitted = fit(adata, n_clusters, settings, stopwatch)
+        clustered, n_clusters = fitted.clustered, fitted.n_clusters
 
-        scored = score_all(cell_types, initial_scores=initial, scores=clustered.labels)
+        scored = score_all(cell_types, initial_scores=fitted.initial, scores=clustered.labels)
         with stopwatch("write"):
             described = settings.to_json()
             notes = {"settings": described, "scores": scored["scores"]}
             notes["history"] = clustered.history
-            results.annotate(adata, labels=clustered.labels, z=z, q=clustered.q, notes=notes)
+            found = {"labels": clustered.labels, "q": clustered.q}
+            results.annotate(adata, z=fitted.z, points=fitted.points, notes=notes, **found)
             results.write_tables(staging, adata, clustered.history)
-            network.save(staging)
+            write_estimate(staging, fitted.estimate)
+            fitted.network.save(staging)
             record = {"settings": described, "data": source} | results.environment()
             results.write_json(staging / results.SETTINGS, record)
         sizes = np.bincount(clustered.labels, minlength=clustered.q.shape[1])
@@ -249,6 +321,16 @@ def run(settings: Settings) -> str:
         }
         results.write_json(staging / results.METRICS, metrics)
     return summarise(metrics, settings.out_dir)
+
+
+def write_estimate(staging: Path, estimate) -> None:
+    """The criteria of an estimated number of clusters, as numbers and drawn; nothing for None."""
+    if estimate is None:
+        return
+    import estimation
+
+    results.write_json(staging / results.ESTIMATE, estimate._asdict())
+    estimation.plot(estimate, staging / results.CURVES)
 
 
 def summarise(metrics: dict, out_dir: Path) -> str:

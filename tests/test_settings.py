@@ -19,7 +19,16 @@ WHOLE_FROM_ONE = [
 ]
 CHOICES = [
     *("variant", "gene_selection", "tag_blocks", "direction", "zinb_target"),
-    *("init", "kl", "zinb_clip", "lr_schedule", "final_labels", "precision", "reconstruction"),
+    *(
+        "init",
+        "cluster_on",
+        "kl",
+        "zinb_clip",
+        "lr_schedule",
+        "final_labels",
+        "precision",
+        "reconstruction",
+    ),
 ]
 SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
@@ -29,6 +38,7 @@ REFUSED = [
     *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
     *(("clip", value) for value in ("0", "-1", "nan", "inf", "never")),
+    *(("resolution", value) for value in ("0", "-1", "nan", "inf", "high")),
     *(("seed", value) for value in ("-1", "1.5", "nan", str(2**32))),
     *((f, value) for f in ("exact_knn_cells", "maxiter") for value in ("-1", "1.5", "nan", "few")),
     *((flag, "other") for flag in CHOICES),
@@ -37,6 +47,8 @@ ACCEPTED = [
     *((flag, "1", 1) for flag in WHOLE_FROM_ONE if flag != "decoder_dims"),
     ("n_clusters", "2", 2),
     ("n_clusters", "labels", "labels"),
+    ("n_clusters", "auto", "auto"),
+    ("resolution", "1e-3", 1e-3),
     *((share, "0", 0.0) for share in SHARES),
     *((share, "0.99", 0.99) for share in SHARES),
     *((weight, "0", 0.0) for weight in ("w_adj", "w_zinb", "w_kl")),
@@ -112,6 +124,7 @@ def test_official_is_the_published_code():
     assert settings.final_labels == "refresh"  # 7: of the last refresh, epoch 296 of 300
     assert (settings.update_interval, settings.maxiter) == (8, 300)
     assert settings.init == "spectral"  # 8: of the directed graph
+    assert settings.cluster_on == "embedding"
     assert settings.symmetric_graph is False  # 8 and 9
 
     assert (settings.gene_selection, settings.clip) == ("seurat", None)
@@ -142,7 +155,7 @@ def test_published_defaults(variant):
     assert settings.maxiter == 300
     assert settings.gpu_option == "0"
     assert settings.seed == 1
-    assert settings.n_clusters == "labels"
+    assert settings.n_clusters is None  # of the labels, where there are any
 
 
 def refused(capsys, *flags):
@@ -207,7 +220,7 @@ def test_help_gives_every_setting_a_sentence_and_its_default(name, entries):
         assert as_dict()[name] is False
         return
     stated = re.search(r"\(default: (.*)\)$", entry)[1]
-    if name in ("out", "label_key"):  # a rule rather than a value
+    if name in ("out", "label_key", "n_clusters"):  # a rule rather than a value
         return
     for variant in VARIANTS:
         value = as_dict("--variant", variant)[name] if name != "variant" else "sctag"

@@ -206,7 +206,9 @@ def test_the_saved_model_encodes_and_assigns_as_the_run_did(real):
     )
     z = network.encode(graph, training=False)
     np.testing.assert_allclose(z, real.adata.obsm["X_sctag"], rtol=1e-4, atol=1e-4)
-    q = network.assign(z)
+    joint = real.adata.obsm["X_sctag_joint"]
+    np.testing.assert_array_equal(joint[:, : z.shape[1]], real.adata.obsm["X_sctag"])
+    q = network.assign(joint)
     np.testing.assert_allclose(q, real.adata.obsm["sctag_proba"], rtol=1e-3, atol=1e-4)
 
 
@@ -372,6 +374,40 @@ def test_a_terminal_gets_a_progress_bar_of_each_phase_with_its_losses(run, simul
             phase
         )
     assert re.fullmatch(SCORE_LINE, ran.out.splitlines()[-1])
+
+
+def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(learn, simulated, tmp_path):
+    path = write_published(
+        tmp_path / "data.h5", simulated.counts, cells=simulated.cells, genes=simulated.genes
+    )
+    done = learn("--data", path)
+    assert done.metrics["n_clusters"] == 3
+    assert adjusted_rand_score(simulated.labels, done.labels["cluster"]) > 0.9
+    assert re.search(r"^estimate  elbow \d+, .*\nclusters  3 \(the median", done.ran.out, re.M)
+    estimate = json.loads((done.out / "n_clusters.json").read_text())
+    assert estimate["n_clusters"] == np.median([*estimate["criteria"].values()]) == 3
+    assert [row["k"] for row in estimate["curves"]] == list(range(2, 13))
+    assert (done.out / "n_clusters.png").read_bytes().startswith(b"\x89PNG")
+    labelled = learn("--data", simulated.path, "--n_clusters", "auto")
+    assert_same_clustering(done, labelled)
+
+
+def test_the_resolution_decides_the_number_of_clusters(tiny, base, simulated):
+    done = tiny("--data", simulated.path, "--resolution", "1", "--maxiter", "0")
+    assert done.metrics["n_clusters"] == 3
+    assert adjusted_rand_score(simulated.labels, done.labels["cluster"]) > 0.9
+    more = tiny("--data", simulated.path, "--resolution", "5", "--maxiter", "0")
+    assert more.metrics["n_clusters"] > 3
+    assert not (base.out / "n_clusters.json").exists()
+
+
+def test_one_cluster_at_a_low_resolution_is_refused(run, simulated, tmp_path):
+    out = tmp_path / "out"
+    flags = [*TINY, "--resolution", "1e-6", "--k_neighbors", "60", "--out", out]
+    ran = run("--data", simulated.path, *flags, compiled=False)
+    assert ran.status == 2
+    assert re.search(r"--resolution 1e-06 gives 1 cluster.* choose a higher one\n$", ran.err)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("init", ["kmeans", "spectral", "leiden"])
@@ -543,15 +579,28 @@ BAD_DATA = {  # what the file holds (of `write_published`), further flags, a par
         ["--n_clusters", "3"],
         "0 cells",
     ),
-    "no_labels": (lambda s: {"labels": None, "age": np.arange(120)}, [], "(present: age)"),
-    "no_columns": (lambda s: {"labels": None}, [], "(present: none)"),
+    "no_labels": (
+        lambda s: {"labels": None, "age": np.arange(120)},
+        ["--n_clusters", "labels"],
+        "(present: age)",
+    ),
+    "no_columns": (lambda s: {"labels": None}, ["--n_clusters", "labels"], "(present: none)"),
     "label_key_absent": (
         lambda s: {},
         ["--label_key", "type", "--n_clusters", "3"],
         "(present: cell_type1)",
     ),
     "one_label": (lambda s: {"labels": ["T"] * 120}, [], "2 clusters or more"),
-    "only_missing_labels": (lambda s: {"labels": [""] * 120}, [], "2 clusters or more"),
+    "only_missing_labels": (
+        lambda s: {"labels": [""] * 120},
+        ["--n_clusters", "labels"],
+        "2 clusters or more",
+    ),
+    "two_numbers_of_clusters": (
+        lambda s: {},
+        ["--n_clusters", "3", "--resolution", "1"],
+        "give one of them",
+    ),
     "more_clusters_than_cells": (lambda s: {}, ["--n_clusters", "121"], "120 cells"),
     "more_neighbours_than_cells": (lambda s: {}, ["--k_neighbors", "120"], "--k_neighbors 120"),
     "layer_of_published": (lambda s: {}, ["--layer", "counts"], "--layer counts"),
@@ -574,7 +623,7 @@ def test_bad_data_are_refused_in_one_sentence(case, refused, simulated, tmp_path
 BAD_FLAGS = {
     "one_cluster": (["--n_clusters", "1"], "at least 2"),
     "no_pretraining": (["--pretrain_epochs", "0"], "at least 1"),
-    "no_clustering": (["--maxiter", "-3"], "at least 1"),
+    "maxiter": (["--maxiter", "-3"], "at least 0"),
     "no_neighbours": (["--k_neighbors", "0"], "at least 1"),
     "variant": (["--variant", "published"], "sctag"),
 }
