@@ -13,35 +13,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jobs
 import readers
-import results
+import records
 import scheduler
 import settings
 import utils
 from jobs import Job, Place
-from methods import ABLATIONS, OWN, default_methods, flag_names, needs_k, parse_method
-from utils import InputError
+from methods import ABLATIONS, default_methods, needs_k, parse_method
+from utils import CommandError, InputError
 
 log = logging.getLogger("sctag")
 
 SEEDS = (1, 2, 3, 4, 5)
-REGIMES = tuple(jobs.N_CLUSTERS)
 NAME_BYTES = 255 - len("..json.partial")  # what file systems take, less what is put around a name
 LOGS_SHOWN = 5
 
 
-class JobsFailed(Exception):
-    """Some jobs failed: one sentence that says how many and where their logs are; status 1."""
+class JobsFailed(CommandError):
+    """Some jobs failed: how many, and where their logs are."""
 
 
 # --- The plan -------------------------------------------------------------------------------------
@@ -74,23 +72,26 @@ def plan(
             raise InputError(f"{name!r} is not the name of a data set in {data_dir}")
         readers.locate(name, data_dir)
     for regime in regimes:
-        if regime not in REGIMES:
-            raise InputError(f"there is no regime {regime!r}, choose from: {', '.join(REGIMES)}")
+        if regime not in records.REGIMES:
+            raise InputError(
+                f"there is no regime {regime!r}, choose from: {', '.join(records.REGIMES)}"
+            )
     named = list(default_methods() if methods is None else methods)
     if ablations:
         named += [method for group in ABLATIONS.values() for method in group]
     named = list(dict.fromkeys(parse_method(text)[0] for text in named))
 
-    fits = {r: [m for m in named if needs_k(m) == (r != "default")] for r in regimes}
-    unfit = [method for method in named if not any(method in chosen for chosen in fits.values())]
-    for told, why in ((True, "are told a number (true, estimated)"), (False, "find one (default)")):
-        if left_out := [method for method in unfit if needs_k(method) == told]:
-            log.info("left out  %s: such methods %s", ", ".join(left_out), why)
+    told = [method for method in named if needs_k(method)]
+    free = [method for method in named if not needs_k(method)]
+    by_regime = {regime: free if regime == "default" else told for regime in regimes}
+    for some, why in ((told, "are told a number (true, estimated)"), (free, "find one (default)")):
+        if some and some not in by_regime.values():
+            log.info("left out  %s: such methods %s", ", ".join(some), why)
     planned = [
         Job(dataset, method, regime, seed)
         for seed in dict.fromkeys(seeds)
         for dataset in dict.fromkeys(datasets)
-        for regime, chosen in fits.items()
+        for regime, chosen in by_regime.items()
         for method in chosen
     ]
     if not planned:
@@ -107,89 +108,83 @@ def plan(
 # --- Running --------------------------------------------------------------------------------------
 
 
-def check_folder(job: Job, place: Place) -> None:
-    """Raises InputError if the job's folder holds a complete run of something else.
+class State(NamedTuple):
+    """What is there of a plan; the jobs in neither are to be run."""
 
-    Its record is going to be made from it, and a run made by hand can be any run.
-    """
-    path = place.out / job.run_dir / results.SETTINGS
-    try:
-        found = json.loads(path.read_text())["settings"]
-        method, expected = parse_method(job.method)
-        word = "variant" if method.split()[0] in OWN else "method"
-        expected |= {"seed": job.seed}
-        differing = [
-            name
-            for name in (word, "seed", *flag_names(method))
-            if found.get(name) != expected[name]
-        ]
-        if (found["n_clusters"] == "labels") != (job.regime == "true"):
-            differing.append("n_clusters")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is not a run's settings ({type(error).__name__}: {error}): delete its folder"
-        ) from None
-    if differing:
-        raise InputError(
-            f"{path.parent} holds another run ({', '.join(differing)} differ): move it elsewhere"
-        )
+    records: dict[Job, dict[str, Any]]  # of the jobs that are finished
+    complete: set[Job]  # whose runs are, and only lack the record that is made from them
 
 
-def find_records(planned: Sequence[Job], place: Place) -> dict[Job, dict[str, Any]]:
-    """The records of the jobs that are finished; raises InputError for what is in the way."""
-    records = {}
+def find_state(planned: Sequence[Job], place: Place) -> State:
+    """Look for records and complete runs; raises InputError for what is in the way."""
+    state = State({}, set())
     for job in planned:
         if (place.out / job.record).exists():
-            records[job] = jobs.read_record(job, place)
+            state.records[job] = records.read(place.out / job.record)
         elif jobs.is_complete(place.out / job.run_dir):
-            check_folder(job, place)
-    return records
+            jobs.check_folder(job, place)
+            state.complete.add(job)
+    return state
 
 
-def say_plan(planned: Sequence[Job], records: dict, place: Place) -> None:
+def say_plan(planned: Sequence[Job], state: State, place: Place) -> None:
     """How many jobs there are, by regime, and on what they run."""
     by_regime = Counter(job.regime for job in planned)
     counts = ", ".join(f"{number} {regime}" for regime, number in by_regime.items())
-    failed = sum(record["status"] == "failed" for record in records.values())
+    failed = sum(record["status"] == "failed" for record in state.records.values())
     log.info("plan      %d jobs: %s", len(planned), counts)
-    log.info("finished  %d, %d of them failed", len(records), failed)
+    log.info("finished  %d, %d of them failed", len(state.records), failed)
+    if state.complete:
+        log.info("complete  %d runs without a record, which is made of them", len(state.complete))
     log.info("machine   %d at once, threads of each: %d", place.n_jobs, place.threads)
 
 
-def run(args: argparse.Namespace) -> str:
-    """Make and run the plan; returns the last line. Raises JobsFailed, Stopped, InputError."""
-    planned = plan(
-        data_dir=args.data_dir,
-        datasets=args.datasets,
-        methods=args.methods,
-        ablations=args.ablations,
-        seeds=args.seeds,
-        regimes=args.regimes,
-    )
-    place = Place(args.out, args.data_dir, args.time_limit, args.memory_limit, args.jobs)
-    records = find_records(planned, place)
-    say_plan(planned, records, place)
-    again = [job for job, record in records.items() if record["status"] == "failed"]
-    again = again if args.retry_failed else []
-    if args.dry_run:
-        for job in planned:
-            state = records[job]["status"] if job in records else "to run"
-            state = "again" if job in again else state
-            print(f"{state:<8}  {job.dataset}  {job.method}  {job.regime}  seed {job.seed}")
-        return f"{len(planned) - len(records) + len(again)} of {len(planned)} jobs would run"
+def list_jobs(planned: Sequence[Job], state: State, again: Sequence[Job]) -> str:
+    """Print what would become of each job; returns the last line."""
+    to_run = 0
+    for job in planned:
+        if job in again:
+            word = "again"
+        elif job in state.records:
+            word = state.records[job]["status"]
+        else:
+            word = "complete" if job in state.complete else "to run"
+        to_run += word in ("again", "to run")
+        print(f"{word:<8}  {job.dataset}  {job.method}  {job.regime}  seed {job.seed}")
+    return f"{to_run} of {len(planned)} jobs would run"
+
+
+def make_folders(planned: Sequence[Job], out: Path) -> None:
+    """Make those of all jobs; raises InputError if one cannot be made."""
     try:
         for job in planned:
-            (place.out / job.run_dir.parent).mkdir(parents=True, exist_ok=True)
-            (place.out / job.record.parent).mkdir(parents=True, exist_ok=True)
+            (out / job.run_dir.parent).mkdir(parents=True, exist_ok=True)
+            (out / job.record.parent).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot write to {args.out} ({error.strerror}): choose another --out"
+            f"cannot write to {out} ({error.strerror}): choose another --out"
         ) from None
+
+
+def carry_out(planned: Sequence[Job], args: argparse.Namespace, *, dry_run: bool) -> str:
+    """Run what is not finished; returns the last line. Raises JobsFailed, Stopped, InputError.
+
+    dry_run: only print what would be done.
+    """
+    place = Place(args.out, args.data_dir, args.time_limit, args.memory_limit, args.jobs)
+    state = find_state(planned, place)
+    say_plan(planned, state, place)
+    again = []
+    if args.retry_failed:
+        again = [job for job, record in state.records.items() if record["status"] == "failed"]
+    if dry_run:
+        return list_jobs(planned, state, again)
+    make_folders(planned, args.out)
     for job in again:
         (place.out / job.record).unlink(missing_ok=True)
-        del records[job]
-    scheduler.run_jobs(planned, place, records, quiet=args.quiet)
-    failed = [job for job in planned if records[job]["status"] == "failed"]
+        del state.records[job]
+    scheduler.run_jobs(planned, place, state.records, quiet=args.quiet)
+    failed = [job for job in planned if state.records[job]["status"] == "failed"]
     if failed:
         logs = ", ".join(str(place.out / job.log) for job in failed[:LOGS_SHOWN])
         more = f" and {len(failed) - LOGS_SHOWN} more" if len(failed) > LOGS_SHOWN else ""
@@ -200,21 +195,39 @@ def run(args: argparse.Namespace) -> str:
     return f"{len(planned)} of {len(planned)} jobs are ok, records in {args.out / 'records'}"
 
 
+# --- The three commands ---------------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> str:
+    """Run the plan; as `carry_out`."""
+    planned = plan(
+        data_dir=args.data_dir,
+        datasets=args.datasets,
+        methods=args.methods,
+        ablations=args.ablations,
+        seeds=args.seeds,
+        regimes=args.regimes,
+    )
+    return carry_out(planned, args, dry_run=args.dry_run)
+
+
 def run_job(args: argparse.Namespace) -> str:
-    """Run the one job that is named; as `run`."""
-    args.datasets, args.methods = [args.dataset], [args.method]
-    args.regimes, args.seeds = [args.regime], [args.seed]
-    args.ablations = args.dry_run = False
-    return run(args)
+    """Run the one job that is named; as `carry_out`."""
+    planned = plan(
+        data_dir=args.data_dir,
+        datasets=[args.dataset],
+        methods=[args.method],
+        seeds=[args.seed],
+        regimes=[args.regime],
+    )
+    return carry_out(planned, args, dry_run=False)
 
 
 def write_report(args: argparse.Namespace) -> str:
     """Tables and figures of the records; returns the line that says where they are."""
     import report
 
-    to = args.to or args.out / "report"
-    report.write(args.out, to)
-    return f"report in {to}"
+    return report.write(args.out, args.to or args.out / "report")
 
 
 # --- The command line -----------------------------------------------------------------------------
@@ -286,7 +299,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag(
         "--regimes",
         nargs="+",
-        choices=REGIMES,
+        choices=records.REGIMES,
         default=["true"],
         help="the number of clusters: of the labels, estimated, or the method's own",
     )
@@ -295,7 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag = command("job", run_job, "run one job, for a workflow engine", running)
     flag("--dataset", required=True, metavar="NAME", help="data set")
     flag("--method", required=True, metavar="M", help="method, as in run --methods")
-    flag("--regime", default="true", choices=REGIMES, help="number of clusters")
+    flag("--regime", default="true", choices=records.REGIMES, help="number of clusters")
     flag("--seed", type=_seed, default=SEEDS[0], metavar="S", help="seed")
 
     flag = command("report", write_report, "write tables and figures")
@@ -306,25 +319,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns 0, 1 (jobs failed, or the disk), 2 (unusable input), 130 (stopped)."""
     args = build_parser().parse_args(argv)
-    utils.start_console(quiet=args.quiet)
-    try:
-        print(args.function(args))
-    except InputError as error:
-        return _failed(error, 2)
-    except JobsFailed as error:
-        return _failed(error, 1)
-    except scheduler.Stopped as error:
-        return _failed(error, 130)
-    except OSError as error:
-        return _failed(f"stopped, the same command goes on from here: {error}", 1)
-    except KeyboardInterrupt:  # before the first job, or after the last
-        return _failed("interrupted, the same command goes on from here", 130)
-    return 0
-
-
-def _failed(sentence: object, status: int) -> int:
-    print(f"benchmark.py: error: {sentence}", file=sys.stderr)
-    return status
+    return utils.run_command(
+        "benchmark.py",
+        lambda: args.function(args),
+        quiet=args.quiet,
+        left="the same command goes on from here",
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import download
 from download import FetchError, git_blob_id
 from settings import Parser
-from utils import InputError
+from utils import CommandError, InputError
 
 PUBLIC = (
     "https://raw.githubusercontent.com/xuebaliang/scziDesk/"
@@ -254,9 +254,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return _run(args)
-    except (InputError, FetchError) as error:
+    except CommandError as error:
         print(f"datasets.py: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return error.status
     except KeyboardInterrupt:
         print(
             "datasets.py: interrupted; what has arrived is kept, and the same command goes on "

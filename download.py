@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import requests
 from tqdm.auto import tqdm
 
+from utils import CommandError
+
 TIMEOUT = 30.0  # seconds to connect, and without a byte
 PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt at a broken transfer
 PIECE = 2**16  # bytes; a transfer that breaks loses up to one piece
@@ -25,8 +27,8 @@ LFS_POINTER = b"version https://git-lfs"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-class FetchError(Exception):
-    """A file was not fetched: one sentence that says why and what to do; exit status 1."""
+class FetchError(CommandError):
+    """A file was not fetched."""
 
 
 class _Broken(Exception):

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import methods
 import results
 import utils
-from settings import VARIANTS
 
 SUITE = Path(__file__).resolve().parent
 N_CLUSTERS = {"true": "labels", "estimated": "auto", "default": None}  # --n_clusters by regime
+# Flags that say where a run reads and writes and on what it runs, not what it computes.
+ANYWHERE = {"data", "data_dir", "out", "overwrite", "quiet", "round_counts", "gpu_option"}
 
 
 class Job(NamedTuple):
@@ -85,7 +86,9 @@ class Place(NamedTuple):
 def command(job: Job, place: Place) -> list[str]:
     """The public command that makes the job's run folder."""
     word = job.method.split()[0]
-    program, flag = ("train.py", "--variant") if word in VARIANTS else ("baselines.py", "--method")
+    program, flag = (
+        ("train.py", "--variant") if word in methods.OWN else ("baselines.py", "--method")
+    )
     n_clusters = N_CLUSTERS[job.regime]
     return [
         *(sys.executable, str(SUITE / program), flag, word, *methods.command_flags(job.method)),
@@ -101,6 +104,31 @@ def command(job: Job, place: Place) -> list[str]:
 def is_complete(run_dir: Path) -> bool:
     """Whether the folder holds a whole run: a run's settings are the last file to appear."""
     return (run_dir / results.SETTINGS).is_file()
+
+
+def check_folder(job: Job, place: Place) -> None:
+    """Raises InputError if the job's folder holds a complete run of something else.
+
+    Its record is going to be made from it, and a run made by hand can be any run.
+    """
+    path = place.out / job.run_dir / results.SETTINGS
+    method, expected = methods.parse_method(job.method)
+    word = "variant" if method.split()[0] in methods.OWN else "method"
+    expected |= {"dataname": job.dataset, "seed": job.seed, "n_clusters": N_CLUSTERS[job.regime]}
+    needed = {"dataname", word, "seed", "n_clusters", *methods.flag_names(method)}
+    try:
+        found = json.loads(path.read_text())["settings"]
+        # What this suite has no flag for, or had none for at the time, cannot differ.
+        known = (found.keys() & expected.keys() - ANYWHERE) | needed
+        differing = sorted(name for name in known if found.get(name) != expected[name])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise utils.InputError(
+            f"{path} is not a run's settings ({type(error).__name__}: {error}): delete its folder"
+        ) from None
+    if differing:
+        raise utils.InputError(
+            f"{path.parent} holds another run ({', '.join(differing)} differ): move it elsewhere"
+        )
 
 
 @functools.cache
@@ -187,26 +215,3 @@ def failed_record(job: Job, place: Place, message: str) -> dict[str, Any]:
         | {"data_sha256": _sha256(place.data_dir / job.dataset / "data.h5")}
         | {"n_jobs": None, "threads": None}
     )
-
-
-def read_record(job: Job, place: Place) -> dict[str, Any]:
-    """A job's record; raises InputError if the file cannot be read as one."""
-    path = place.out / job.record
-    try:
-        record = json.loads(path.read_text())
-        if record["status"] not in ("ok", "failed"):
-            raise ValueError(f"status {record['status']!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise utils.InputError(
-            f"{path} is not a record of a job ({error}): delete it, and the job runs again"
-        ) from None
-    return record
-
-
-def write_record(job: Job, place: Place, record: dict[str, Any]) -> None:
-    """Put the record in its place, whole or not at all."""
-    path = place.out / job.record
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    results.write_json(partial, record)
-    os.replace(partial, path)

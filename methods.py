@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -98,25 +99,29 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
         known = ", ".join((*baselines.METHODS, *OWN))
         raise InputError(f"there is no method {word!r}, choose from: {known}")
     known = [field.name for field in fields(settings.Settings)] if word in OWN else baselines.USED
-    used, names = set(known) - set(RESERVED), flag_names(method)
-    for flag, name in zip(flags, names, strict=True):
-        if not re.fullmatch(r"[a-z_]+=[\w.,-]+", flag):
-            reason = f"{flag!r} is not NAME=VALUE"
-        elif name in RESERVED:
-            reason = f"the benchmark itself sets {name}"
-        elif name not in used:
-            near = difflib.get_close_matches(name, used, n=1)
-            reason = f"{word} has no flag {name}" + "".join(
-                f", did you mean {other}?" for other in near
-            )
-        elif names.count(name) > 1:
-            reason = f"{name} is given twice"
-        else:
-            continue
+    if reason := _fault(word, flags, known):
         raise InputError(f"method {method!r}: {reason}")
     if needs_scvi(method) and not has_scvi():
         raise InputError(f"{method} needs scvi-tools: `pip install scvi-tools`, or leave it out")
     return method, _settings(word, method)
+
+
+def _fault(word: str, flags: list[str], known: Sequence[str]) -> str | None:
+    """What is wrong with a method's flags before their values are looked at, None if nothing is."""
+    names = set()
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if not re.fullmatch(r"[a-z_]+=[\w.,-]+", flag):
+            return f"{flag!r} is not NAME=VALUE"
+        if name in RESERVED:
+            return f"the benchmark itself sets {name}"
+        if name not in known:
+            near = difflib.get_close_matches(name, set(known) - set(RESERVED), n=1)
+            return f"{word} has no flag {name}" + (f", did you mean {near[0]}?" if near else "")
+        if name in names:
+            return f"{name} is given twice"
+        names.add(name)
+    return None
 
 
 def _settings(word: str, method: str) -> dict[str, Any]:
@@ -133,8 +138,15 @@ def _settings(word: str, method: str) -> dict[str, Any]:
         raise InputError(f"method {method!r}: {reason}") from None
 
 
+def described(method: str) -> str:
+    """What a ready-made ablation changes; nothing of other methods."""
+    return next((group[method] for group in ABLATIONS.values() if method in group), "")
+
+
 def needs_k(method: str) -> bool:
-    """Whether the method is told a number of clusters."""
+    """Whether the method is told a number of clusters; with a resolution of its own it is not."""
+    if "resolution" in flag_names(method):
+        return False
     word = method.split()[0]
     return word in OWN or baselines.METHODS[word].needs_k
 
@@ -148,6 +160,12 @@ def needs_scvi(method: str) -> bool:
     """Whether the method runs on the optional package scvi-tools."""
     word = method.split()[0]
     return word not in OWN and baselines.METHODS[word].needs_scvi
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Different methods as `baselines.py` lists them, then our own, each before its variations."""
+    rank = {word: i for i, word in enumerate((*baselines.METHODS, *OWN))}
+    return sorted(set(methods), key=lambda m: (rank.get(m.split()[0], -1), " " in m, m))
 
 
 def default_methods() -> list[str]:

@@ -1,4 +1,4 @@
-"""Jobs at work: each in a process of its own under limits, several at once, and how far they are.
+"""Jobs at work: each in a process of its own under limits, several at once.
 
 A job's log file is also its lock, which its process inherits. So several benchmarks in one folder,
 and one that was killed and its leftovers, never run the same job at once.
@@ -15,14 +15,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import psutil
-from tqdm.auto import tqdm
 
 import jobs
+import records
 from jobs import Job, Place
+from progress import Progress
+from utils import CommandError
 
 log = logging.getLogger("sctag")
 
@@ -44,8 +46,10 @@ LEASHED = (
 )
 
 
-class Stopped(Exception):
-    """A signal ended the benchmark: one sentence; exit status 130."""
+class Stopped(CommandError):
+    """A signal ended the benchmark."""
+
+    status = 130
 
 
 # --- The process ----------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Process:
             record |= {"seconds": seconds, "peak_memory_mb": self.peak_memory_mb}
         record |= {"wall_seconds": seconds}
         record |= {"n_jobs": self.place.n_jobs, "threads": self.place.threads}
-        jobs.write_record(self.job, self.place, record)
+        records.write(self.place.out / self.job.record, record)
         self.log.close()
         return record
 
@@ -207,10 +211,10 @@ def begin(job: Job, place: Place) -> Process | dict[str, Any] | None:
     started = False
     try:
         if (place.out / job.record).exists():  # another benchmark has ended it in the meantime
-            return jobs.read_record(job, place)
+            return records.read(place.out / job.record)
         if jobs.is_complete(place.out / job.run_dir):
             record = jobs.folder_record(job, place)
-            jobs.write_record(job, place, record)
+            records.write(place.out / job.record, record)
             return record
         process = Process(job, place, log)
         started = True
@@ -221,95 +225,6 @@ def begin(job: Job, place: Place) -> Process | dict[str, Any] | None:
 
 
 # --- All jobs -------------------------------------------------------------------------------------
-
-
-def mean_seconds(records: dict[Job, dict[str, Any]]) -> Callable[[Job], float | None]:
-    """How long a job may take, from those that are finished; None while there are none.
-
-    The mean of its data set and method, else of its method, else of all.
-    """
-    known: dict[tuple, list[float]] = {}
-    for job, record in records.items():
-        seconds = record.get("wall_seconds") or record.get("seconds")
-        if seconds is not None:
-            for key in ((job.dataset, job.method), (job.method,), ()):
-                known.setdefault(key, []).append(seconds)
-
-    def expected(job: Job) -> float | None:
-        for key in ((job.dataset, job.method), (job.method,), ()):
-            if key in known:
-                return sum(known[key]) / len(known[key])
-        return None
-
-    return expected
-
-
-def seconds_left(
-    records: dict[Job, dict[str, Any]],
-    waiting: Sequence[Job],
-    running: dict[Job, float],
-    n_jobs: int,
-) -> float | None:
-    """Seconds until everything is done, from the finished jobs; None if there is none.
-
-    running: the seconds that each running job has taken so far.
-    """
-    expected = mean_seconds(records)
-    if expected(next(iter((*waiting, *running)), Job("", "", "", 0))) is None:
-        return None
-    rest = [max(0.0, expected(job) - so_far) for job, so_far in running.items()]
-    return (sum(rest) + sum(map(expected, waiting))) / n_jobs
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 12 s, 4 min, 2 h 10 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-class Progress:
-    """What has been done and what is left: a live line on a terminal, a line a job everywhere."""
-
-    def __init__(self, planned: Sequence[Job], records: dict, place: Place, *, quiet: bool) -> None:
-        self.total, self.records, self.place = len(planned), records, place
-        self.bar = tqdm(
-            total=self.total,
-            initial=len(records),
-            leave=False,
-            disable=True if quiet else None,
-            bar_format="jobs {n_fmt}/{total_fmt} |{bar:20}| {desc}",
-        )
-
-    def state(self, waiting: Sequence[Job], running: Sequence[Process]) -> str:
-        """Running, failed and time left, in words."""
-        failed = sum(record["status"] == "failed" for record in self.records.values())
-        so_far = {process.job: process.seconds for process in running}
-        left = seconds_left(self.records, waiting, so_far, self.place.n_jobs)
-        ending = "" if left is None or not (waiting or running) else f", {duration(left)} left"
-        return f"{len(running)} running, {failed} failed{ending}"
-
-    def ended(self, job: Job, record: dict[str, Any], waiting, running) -> None:
-        """Take a record in, and say so."""
-        self.records[job] = record
-        self.bar.update()
-        what = f"{job.dataset}  {job.method}  {job.regime}  seed {job.seed}"
-        count = f"{len(self.records):>{len(str(self.total))}}/{self.total}"
-        if record["status"] == "failed":
-            logged = self.place.out / job.log
-            log.warning("%s  failed  %s: %s (%s)", count, what, record["message"], logged)
-            return
-        scores = record["scores"] or {}
-        ari = f"  ARI {scores['ARI']:.4f}" if "ARI" in scores else ""
-        seconds = record["wall_seconds"] or record["seconds"]
-        state = self.state(waiting, running)
-        log.info("%s  ok      %s  %.1f s%s  | %s", count, what, seconds, ari, state)
-
-    def show(self, waiting: Sequence[Job], running: Sequence[Process]) -> None:
-        """Bring the live line up to date."""
-        if not self.bar.disable:
-            self.bar.set_description_str(self.state(waiting, running))
 
 
 @contextlib.contextmanager

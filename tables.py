@@ -9,7 +9,6 @@ peak_memory_mb (MiB). Nothing here draws or formats.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -19,12 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+import records
+from records import JOB, REGIMES, SCORES
 from utils import InputError
 
-REGIMES = ("true", "estimated", "default")
-SCORES = ("ARI", "NMI", "ACC", "macro_F1")
 MEASURES = (*SCORES, "k_error", "abs_k_error", "seconds", "peak_memory_mb")
-JOB = ["dataset", "method", "regime", "seed"]
 PLAIN = ("status", "message", "exit_status", "cells", "genes", "n_classes", "n_clusters")
 PLAIN += ("empty_clusters", "seconds", "wall_seconds", "peak_memory_mb")
 LAST = ("suite_commit", "data_sha256", "n_jobs", "threads")
@@ -50,90 +48,35 @@ ELEVEN_SETS = (
 
 def read_records(out: Path) -> list[dict[str, Any]]:
     """Every OUT/records/*/*.json. Raises InputError if there is none or one is damaged."""
-    paths = sorted(p for p in out.glob("records/*/*.json") if not p.name.startswith("."))
+    paths = sorted(out.glob("records/*/*.json"))
     if not paths:
         raise InputError(
             f"{out} holds no records of a benchmark ({out / 'records'}/*/*.json): "
             "make them with `python benchmark.py run --out FOLDER`, or name the right folder"
         )
-    records, seen = [], {}
+    found, seen = [], {}
     for path in paths:
-        record = _read_record(path)
+        record = records.read(path)
         job = tuple(record[name] for name in JOB)
         if job in seen:
             raise InputError(f"{path} and {seen[job]} are records of the same job: remove one")
         seen[job] = path
-        records.append(record)
-    return records
+        found.append(record)
+    return found
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-        problem = _problem(record)
-    except OSError as error:
-        problem = str(error.strerror)
-    except ValueError as error:  # not JSON, not UTF-8
-        problem = f"not JSON: {error}"
-    if problem:
-        raise InputError(
-            f"the record {path} is damaged ({problem}): delete it, and `benchmark.py run` "
-            "makes it again"
-        )
-    return record
-
-
-def _problem(record: Any) -> str | None:
-    """What is wrong with a record's content, None if nothing is."""
-    if not isinstance(record, dict):
-        return "it is no JSON object"
-    missing = [name for name in (*JOB, "status", "scores", "seconds") if name not in record]
-    if missing:
-        return f"it lacks {', '.join(missing)}"
-    if not all(isinstance(record[name], str) and record[name] for name in JOB[:3]):
-        return "data set, method and regime must be words"
-    if record["regime"] not in REGIMES:
-        return f"its regime is {record['regime']!r}, not one of {', '.join(REGIMES)}"
-    if type(record["seed"]) is not int:
-        return "its seed is not a whole number"
-    if record["status"] not in ("ok", "failed"):
-        return f"its status is {record['status']!r}, neither ok nor failed"
-    numbers = [*PLAIN[2:], "n_jobs", "threads"]
-    wrong = [n for n in numbers if record.get(n) is not None and not _is_finite(record[n])]
-    if wrong:
-        return f"{', '.join(wrong)} must be finite numbers"
-    if record["status"] == "failed":
-        return None
-    needed = ("cells", "n_clusters", "seconds")
-    absent = [name for name in needed if record.get(name) is None]
-    if absent:
-        return f"the job ended well, but {', '.join(absent)} is missing"
-    for name in ("scores", "initial_scores"):
-        scores = record.get(name)
-        if scores is None:  # data without labels, a method without initial clusters
-            continue
-        if not isinstance(scores, dict) or not all(_is_finite(scores.get(s)) for s in SCORES):
-            return f"{name} must hold finite {', '.join(SCORES)}"
-    return None
-
-
-def _is_finite(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
-def jobs_table(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a job: what identifies it, its outcome, every measure.
+def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a record: what identifies its job, the outcome, every measure.
 
     Scores and k_error are NaN where the job failed or the data have no labels.
     """
     rows = []
-    for record in records:
+    for record in found:
         is_ok = record["status"] == "ok"
         row = {name: record[name] for name in JOB} | {name: record.get(name) for name in PLAIN}
         for prefix, key in (("", "scores"), ("initial_", "initial_scores")):
-            found = (is_ok and record.get(key)) or {}
-            row |= {prefix + name: found.get(name, np.nan) for name in SCORES}
+            scores = (is_ok and record.get(key)) or {}
+            row |= {prefix + name: scores.get(name, np.nan) for name in SCORES}
         has_classes = is_ok and record.get("n_classes") is not None
         row["k_error"] = record["n_clusters"] - record["n_classes"] if has_classes else np.nan
         row |= {name: record.get(name) for name in LAST}
@@ -145,7 +88,7 @@ def jobs_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     for name in ("seconds", "wall_seconds", "peak_memory_mb"):
         jobs[name] = jobs[name].astype(float)
     jobs["regime"] = pd.Categorical(jobs["regime"], REGIMES, ordered=True)
-    return jobs.sort_values(JOB, ignore_index=True)
+    return jobs.sort_values(list(JOB), ignore_index=True)
 
 
 def summarise(jobs: pd.DataFrame) -> pd.DataFrame:
@@ -210,7 +153,8 @@ class Overall(NamedTuple):
 def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
     """Compare methods over data sets, in one regime's summary.
 
-    Columns, over the common sets: the mean of each measure's means; rank, the mean rank by ARI
+    Columns, over the common sets: the mean of each measure's means, of abs_k_error also the median
+    (median_abs_k_error); rank, the mean rank by ARI
     (1 is best, ties share their mean rank); best, the sets where no method's ARI is higher;
     seeds_sd, the mean over sets of the seeds' standard deviation of ARI. Over what each method has:
     own_ARI, of the own_sets sets with at least one seed that ended well; jobs and failed.
@@ -222,6 +166,8 @@ def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
     for name in MEASURES:
         means = pivot(rows, f"{name}_mean", finished=True).reindex(columns=list(methods))
         table[name] = means.loc[common.index].mean()
+        if name == "abs_k_error":
+            table["median_abs_k_error"] = means.loc[common.index].median()
     table["rank"] = common.rank(axis=1, ascending=False, method="average").mean()
     table["best"] = common.eq(common.max(axis=1), axis=0).sum()
     sds = pivot(rows, "ARI_sd", finished=True).reindex(columns=list(methods))
@@ -368,18 +314,18 @@ def mean_of_eleven(summary: pd.DataFrame, method: str) -> float:
     return float(ari.mean(skipna=False))
 
 
-def environment(records: list[dict[str, Any]]) -> pd.DataFrame:
+def environment(found: list[dict[str, Any]]) -> pd.DataFrame:
     """What the jobs ran on and with: one row for each item and value, with the number of jobs.
 
     Items are machine keys, `suite commit`, `jobs at once`, `threads` and package versions; a record
     that does not tell one is not counted. Columns: item, value, jobs.
     """
     rows = []
-    for record in records:
-        found = dict(record.get("machine") or {})
-        found |= {"suite commit": record.get("suite_commit"), "jobs at once": record.get("n_jobs")}
-        found |= {"threads a job": record.get("threads")} | (record.get("versions") or {})
-        rows += [(item, str(value)) for item, value in found.items() if value is not None]
+    for record in found:
+        told = dict(record.get("machine") or {})
+        told |= {"suite commit": record.get("suite_commit"), "jobs at once": record.get("n_jobs")}
+        told |= {"threads a job": record.get("threads")} | (record.get("versions") or {})
+        rows += [(item, str(value)) for item, value in told.items() if value is not None]
     table = pd.DataFrame(rows, columns=["item", "value"])
     items = {item: i for i, item in enumerate(dict.fromkeys(table["item"]))}
     counts = table.value_counts().rename("jobs").reset_index()

@@ -1,4 +1,4 @@
-"""What every module may need and none owns: the two errors, the console, the device, checksums."""
+"""What every module may need and none owns: errors, the console, the device, checksums."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 
-class InputError(Exception):
-    """The user's input cannot be used: one sentence that says what, where, and what to do.
+class CommandError(Exception):
+    """What a command cannot get past: one sentence that says what, where, and what to do.
 
-    The command prints it on stderr without a traceback and exits with status 2.
+    The command prints it on stderr without a traceback and exits with `status`.
     """
 
+    status = 1
 
-class TrainingError(Exception):
-    """Training cannot go on (a loss is no longer finite): one sentence; exit status 1."""
+
+class InputError(CommandError):
+    """The user's input cannot be used."""
+
+    status = 2
+
+
+class TrainingError(CommandError):
+    """Training cannot go on: a loss is no longer finite."""
 
 
 class _ConsoleHandler(logging.Handler):
@@ -44,23 +52,25 @@ def start_console(*, quiet: bool) -> None:
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def run_command(program: str, job: Callable[[], str], *, quiet: bool) -> int:
+def run_command(
+    program: str, job: Callable[[], str], *, quiet: bool, left: str = "nothing was written"
+) -> int:
     """Run a command's job and print the line that it ends with, or one sentence on what went wrong.
 
-    Returns the exit status: 0, 1 (training failed, or the results were not written), 2 (unusable
-    input) or 130 (interrupted).
+    left: what is there after a full disk or an interruption. Returns the exit status: 0, that of a
+    CommandError, 1 (the system refused, the disk is full, say) or 130 (interrupted).
     """
     start_console(quiet=quiet)
     try:
         last_line = job()
-    except (InputError, TrainingError) as error:
+    except CommandError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except OSError as error:  # the disk is full, say
-        print(f"{program}: error: the results were not written: {error}", file=sys.stderr)
+        return error.status
+    except OSError as error:
+        print(f"{program}: error: {error}; {left}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; nothing was written", file=sys.stderr)
+        print(f"{program}: interrupted; {left}", file=sys.stderr)
         return 130
     print(last_line)
     return 0

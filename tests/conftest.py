@@ -1,7 +1,7 @@
-"""What several test files need: a simulated data set, files of the published layout, the command.
+"""What several test files need: a simulated data set, files of the published layout, commands.
 
-The command runs in this process, where it is quick; `test_train.py` also starts it once as a user
-does, in a process of its own.
+They run in this process, where it is quick; `test_train.py` also starts one as a user does, in a
+process of its own.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+import datasets
 import train
 
 # Before any test module imports TensorFlow: the CPU gives every machine the same tests.
@@ -135,3 +136,29 @@ def _eagerly():
         yield
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def run_datasets(tmp_path, capsys):
+    """Run datasets.py on tmp_path: exit status, stdout, stderr; a traceback fails the test."""
+
+    def run_datasets(*args):
+        try:
+            ended = datasets.main([*map(str, args), "--data_dir", str(tmp_path)])
+        except SystemExit as exit_:
+            ended = exit_.code
+        return ended, *capsys.readouterr()
+
+    return run_datasets
+
+
+@pytest.fixture
+def adam(tmp_path):
+    """Where the file of the data set Adam is fetched to."""
+    return tmp_path / "Adam" / "data.h5"
+
+
+def begin(path: Path, content: bytes) -> None:
+    """Put a file in a folder of its own."""
+    path.parent.mkdir()
+    path.write_bytes(content)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import begin
 
 import datasets
 import download
@@ -160,38 +161,14 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def command(tmp_path, capsys):
-    """Run a command on tmp_path; its exit status, stdout and stderr. A traceback fails the test."""
-
-    def command(*args):
-        try:
-            ended = datasets.main([*map(str, args), "--data_dir", str(tmp_path)])
-        except SystemExit as exit_:
-            ended = exit_.code
-        return ended, *capsys.readouterr()
-
-    return command
-
-
-@pytest.fixture
-def fetch(command, server):
-    """`command` with the server as the mirror."""
-    return lambda *names: command("fetch", *names, "--mirror", server.url)
-
-
-@pytest.fixture
-def adam(tmp_path):
-    return tmp_path / "Adam" / "data.h5"
+def fetch(run_datasets, server):
+    """`run_datasets` with the server as the mirror."""
+    return lambda *names: run_datasets("fetch", *names, "--mirror", server.url)
 
 
 @pytest.fixture
 def part(adam):
     return adam.with_name("data.h5.part")
-
-
-def begin(part, content):
-    part.parent.mkdir()
-    part.write_bytes(content)
 
 
 def check_fetched(adam, ended, out, err):
@@ -231,14 +208,14 @@ def test_fetch_brings_the_file(fetch, server, adam):
     assert server.requests == [Request("/base/Adam/data.h5", None, "identity")]
 
 
-def test_fetch_without_a_mirror_asks_the_public_address(command, server, adam, monkeypatch):
+def test_fetch_without_a_mirror_asks_the_public_address(run_datasets, server, adam, monkeypatch):
     assert datasets.PUBLIC.startswith("https://raw.githubusercontent.com/xuebaliang/scziDesk/fc71")
     monkeypatch.setattr(datasets, "PUBLIC", server.url)
-    check_fetched(adam, *command("fetch", "Adam"))
+    check_fetched(adam, *run_datasets("fetch", "Adam"))
 
 
-def test_a_slash_at_the_end_of_the_mirror_does_not_matter(command, server, adam):
-    check_fetched(adam, *command("fetch", "Adam", "--mirror", server.url + "/"))
+def test_a_slash_at_the_end_of_the_mirror_does_not_matter(run_datasets, server, adam):
+    check_fetched(adam, *run_datasets("fetch", "Adam", "--mirror", server.url + "/"))
     assert server.requests[0].path == "/base/Adam/data.h5"
 
 
@@ -415,30 +392,30 @@ def test_a_git_lfs_pointer_is_called_one_even_if_the_id_is_its(fetch, server, ad
     check_failed(adam, *fetch("Adam"), "git-LFS pointer")
 
 
-def test_no_network(command, adam, tmp_path, monkeypatch):
+def test_no_network(run_datasets, adam, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download.time, "sleep", lambda pause: pytest.fail("waited") if pause else 0)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, and nobody listens
         base = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        found = command("fetch", "Adam", "--mirror", base)
+        found = run_datasets("fetch", "Adam", "--mirror", base)
     check_failed(adam, *found, "cannot be reached", "Connection refused", "check the network")
     assert not [*tmp_path.iterdir()]
 
 
-def test_no_network_keeps_what_has_arrived(command, adam, part, monkeypatch):
+def test_no_network_keeps_what_has_arrived(run_datasets, adam, part, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     begin(part, CONTENT[:1000])
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        check_failed(adam, *command("fetch", "Adam", "--mirror", base), "cannot be reached")
+        check_failed(adam, *run_datasets("fetch", "Adam", "--mirror", base), "cannot be reached")
     assert part.read_bytes() == CONTENT[:1000]
 
 
-def test_a_server_without_tls(command, server, adam):
+def test_a_server_without_tls(run_datasets, server, adam):
     base = server.url.replace("http:", "https:")
-    check_failed(adam, *command("fetch", "Adam", "--mirror", base), "cannot be reached", "SSL")
+    check_failed(adam, *run_datasets("fetch", "Adam", "--mirror", base), "cannot be reached", "SSL")
 
 
 class Full(io.BufferedRandom):
@@ -534,27 +511,27 @@ def test_an_interrupted_fetch_keeps_what_has_arrived(server, tmp_path, adam, par
 # ---- files without a public address or id
 
 
-def test_a_file_without_address_says_where_it_is_and_goes(command, tmp_path):
-    ended, out, err = command("fetch", "Bach")
+def test_a_file_without_address_says_where_it_is_and_goes(run_datasets, tmp_path):
+    ended, out, err = run_datasets("fetch", "Bach")
     assert (ended, out) == (1, "")
     for word in ("7475687", str(tmp_path / "Bach" / "data.h5"), "verify Bach"):
         assert word in err
     assert not [*tmp_path.iterdir()]
 
 
-def test_fetch_all_lists_them_and_succeeds(command, server, tmp_path, monkeypatch):
+def test_fetch_all_lists_them_and_succeeds(run_datasets, server, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "PUBLIC", server.url)
     for name in datasets._BLOBS:
         known = datasets.REGISTRY[name]._replace(blob=BLOB)
         monkeypatch.setitem(datasets.REGISTRY, name, known)
     begin(tmp_path / "Klein" / "data.h5", b"placed by hand")
-    ended, out, err = command("fetch", "all")
+    ended, out, err = run_datasets("fetch", "all")
     assert (ended, err) == (0, "")
     assert out.count("fetched") == len(server.requests) == 11
     assert re.search(r"^Klein +already there, no id is known", out, re.MULTILINE)
     listed = "Bach, Plasschaert, Pollen, Quake_10x_Trachea, Quake_Smart-seq2_Heart, Wang_Lung:"
     assert f"No public address is known of {listed}" in out
-    ended, out, err = command("fetch", "all")
+    ended, out, err = run_datasets("fetch", "all")
     assert ended == 0
     assert out.count("already there") == 12
 

@@ -1,8 +1,32 @@
-"""What a device is asked for, without one."""
+"""How a command ends, and what a device is asked for, without one."""
+
+import io
 
 import pytest
+from conftest import ran
 
+import scheduler
 import utils
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (utils.InputError("no such file"), 2, "error: no such file"),
+        (utils.TrainingError("the loss is nan"), 1, "error: the loss is nan"),
+        (scheduler.Stopped("by SIGTERM"), 130, "error: by SIGTERM"),
+        (OSError(28, "disk full"), 1, "error: [Errno 28] disk full; half is there"),
+        (KeyboardInterrupt(), 130, "interrupted; half is there"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_and_a_status(error, status, sentence):
+    def job():
+        raise error
+
+    def main(_):
+        return utils.run_command("a.py", job, quiet=True, left="half is there")
+
+    assert ran(main, [], io.StringIO()) == (status, "", f"a.py: {sentence}\n")
 
 
 def fake_smi(tmp_path, monkeypatch, script):

@@ -113,7 +113,7 @@ def test_the_jobs_run_once_and_are_reported(snakemake, records, tmp_path):
     what = {"methods": ["pca_kmeans", "leiden"], "regimes": ["true", "default"], "seeds": [1]}
     jobs = benchmark.plan(data_dir=tmp_path / "my data", **what)
     place = Place(tmp_path / "my out", tmp_path / "my data")
-    assert set(benchmark.find_records(jobs, place)) == set(jobs)
+    assert set(benchmark.find_state(jobs, place).records) == set(jobs)
 
     # a record that is missing is made again, though the report is younger than the others
     (tmp_path / "my out" / "records" / "A" / "leiden-default-seed1.json").unlink()
