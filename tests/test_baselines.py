@@ -30,6 +30,7 @@ TO_K = [name for name in HERE if METHODS[name].needs_k]
 SEARCHED = ["leiden_k", "louvain_k"]
 FREE = ["leiden", "louvain"]
 FILES = {"labels.csv", "metrics.json", "settings.json"}
+ESTIMATED = {"n_clusters.json", "n_clusters.png"}  # where nobody says the number of clusters
 
 
 def apply(name, adata, *, n_clusters=None, seed=1):
@@ -295,7 +296,7 @@ def done(command, tmp_path):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         ran = command("--quiet", *flags, "--out", out)
         assert ran.status == 0, ran.err
-        assert set(contents(out)) == FILES
+        assert set(contents(out)) - ESTIMATED == FILES
         return SimpleNamespace(
             ran=ran,
             out=out,
@@ -382,16 +383,23 @@ def test_labels_follow_their_cells_when_empty_ones_go(done, simulated, tmp_path)
     assert left.metrics["scores"]["ARI"] > 0.95
 
 
-def test_without_labels_k_is_asked_of_the_methods_that_need_it_only(
+def test_without_labels_k_is_estimated_for_the_methods_that_need_it_only(
     done, refused, simulated, tmp_path
 ):
     path = write_published(tmp_path / "data.h5", simulated.counts)
-    assert "--n_clusters" in refused("--method", "leiden_k", "--data", path)
+    flags = ["--method", "leiden_k", "--data", path]
+    assert "--n_clusters" in refused(*flags, "--n_clusters", "labels")
     left = done("--method", "leiden", "--data", path)
     assert left.metrics["scores"] is None
     assert "cluster sizes" in left.ran.out
-    left = done("--method", "leiden_k", "--data", path, "--n_clusters", 5)
+    assert not ESTIMATED & set(contents(left.out))
+    left = done(*flags, "--n_clusters", 5)
     assert left.metrics["clusters_found"] == 5
+    left = done(*flags)
+    assert set(contents(left.out)) >= ESTIMATED
+    assert (left.metrics["n_clusters"], left.metrics["clusters_found"]) == (3, 3)
+    estimate = json.loads((left.out / "n_clusters.json").read_text())
+    assert estimate["n_clusters"] == 3
 
 
 def test_a_number_that_was_missed_is_warned_of(command, tmp_path, simulated, monkeypatch):
@@ -423,7 +431,7 @@ BAD = {
     "of_the_network_by_default": (["--method", "leiden", "--w_kl", "1.5"], "--w_kl"),
     "of_the_network_switched_off": (
         ["--method", "leiden", "--no-train_centers"],
-        "--no-train_centers is for scTAG's network, which no method here uses",
+        "--no-train_centers is for train.py: no method here uses it",
     ),
 }
 

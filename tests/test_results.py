@@ -194,7 +194,8 @@ def annotated():
     q = np.array([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.25, 0.25, 0.5]], np.float32)
     z = np.array([[1.5], [2.5], [3.5]], np.float32)
     notes = {"settings": {"seed": 1, "out": None}, "scores": None}
-    results.annotate(adata, labels=np.array([0, 2, 2]), z=z, q=q, notes=notes)
+    points = np.hstack([z, -z, 2 * z])
+    results.annotate(adata, labels=np.array([0, 2, 2]), z=z, points=points, q=q, notes=notes)
     return adata
 
 
@@ -203,6 +204,7 @@ def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
     assert clusters.tolist() == ["0", "2", "2"]
     assert clusters.cat.categories.tolist() == ["0", "1", "2"]  # an empty cluster has its number
     assert annotated.obsm["X_sctag"].shape == (3, 1)
+    assert annotated.obsm["X_sctag_joint"].shape == (3, 3)
     assert annotated.obsm["sctag_proba"].shape == (3, 3)
     assert json.loads(annotated.uns["sctag"]["settings"]) == {"seed": 1, "out": None}
     assert json.loads(annotated.uns["sctag"]["scores"]) is None
