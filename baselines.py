@@ -175,9 +175,9 @@ def run(name: str, settings: Settings) -> str:
             adata, cell_types, source = train.read(settings)
         with stopwatch("prepare"):
             adata, cell_types = train.prepare(adata, cell_types, settings)
-        n_clusters = None
+        n_clusters, source_of_number = None, "found by the method"
         if method.needs_k:
-            n_clusters = train.count_clusters(settings, cell_types, adata.n_obs)
+            n_clusters, source_of_number = train.count_clusters(settings, cell_types, adata)
         with stopwatch("cluster"):
             if method.needs_k and n_clusters is None:
                 estimate = train.estimate_clusters(adata.obsm["X_pca"], adata, settings)
@@ -187,6 +187,7 @@ def run(name: str, settings: Settings) -> str:
         sizes = np.bincount(labels).tolist()
         metrics = train.score_all(cell_types, scores=labels)
         metrics |= {"cells": adata.n_obs, "genes": adata.n_vars, "n_clusters": n_clusters}
+        metrics["n_clusters_source"] = source_of_number
         metrics |= {"clusters_found": len(sizes), "cluster_sizes": sizes}
         with stopwatch("write"):
             write(staging, name, settings, source, adata.obs_names, labels)

@@ -42,12 +42,6 @@ def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndar
         return method.fit_predict(affinity)
 
 
-def leiden_at(adjacency: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
-    """`communities.leiden` of the kNN graph (N, N) at a resolution. Returns labels (N,)."""
-    graph = communities.undirected(adjacency)
-    return communities.leiden(graph, resolution=resolution, seed=seed)
-
-
 def leiden(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
     """Leiden of the kNN graph at the resolution that gives n_clusters, or the nearest number.
 

@@ -95,36 +95,45 @@ def prepare(adata, cell_types, settings: Settings):
     return adata, None if cell_types is None else cell_types.loc[adata.obs_names]
 
 
-def count_clusters(settings: Settings, cell_types, n_cells: int) -> int | None:
-    """The number of clusters given, or of distinct labels, openly; None: it is still to be found.
+def count_clusters(settings: Settings, cell_types, adata) -> tuple[int | None, str]:
+    """The number of clusters, openly, and where it is from; None: it is still to be estimated.
 
     Raises InputError for a number that cannot be used.
     """
+    has_labels = cell_types is not None and cell_types.notna().any()
     if settings.resolution is not None:
         if settings.n_clusters is not None:
             raise InputError(
                 "--n_clusters and --resolution both decide the number of clusters: give one of them"
             )
-        return None
-    has_labels = cell_types is not None and cell_types.notna().any()
-    if settings.n_clusters == "labels" or (settings.n_clusters is None and has_labels):
-        n_clusters, source = cell_types.nunique(), "of the labels"
-        if n_clusters < 2:
-            raise InputError(
-                f"the labels name {n_clusters} cell type, and clustering needs 2 clusters or more: "
-                "give their number with --n_clusters, or auto"
-            )
+        n_clusters = communities_at(adata, settings).max() + 1
+        source, advice = f"Leiden at resolution {settings.resolution:g}", "raise --resolution"
+    elif settings.n_clusters == "labels" or (settings.n_clusters is None and has_labels):
+        n_clusters = cell_types.nunique()
+        source, advice = "of the labels", "give the number with --n_clusters, or auto"
     elif settings.n_clusters in (None, "auto"):
-        return None
+        return None, "estimated"
     else:
-        n_clusters, source = settings.n_clusters, "given"
-    if n_clusters > n_cells:
+        n_clusters, source, advice = settings.n_clusters, "given", ""
+    if n_clusters < 2:
         raise InputError(
-            f"--n_clusters {n_clusters} is more than the {n_cells} cells that are left: "
+            f"{n_clusters} cluster ({source}) is too few, clustering needs 2 or more: {advice}"
+        )
+    if n_clusters > adata.n_obs:
+        raise InputError(
+            f"--n_clusters {n_clusters} is more than the {adata.n_obs} cells that are left: "
             "choose a smaller number"
         )
     log.info("clusters  %d (%s)", n_clusters, source)
-    return n_clusters
+    return int(n_clusters), source
+
+
+def communities_at(adata, settings: Settings) -> np.ndarray:
+    """Leiden's clusters (N,) of the kNN graph at --resolution."""
+    import communities
+
+    graph = communities.undirected(adata.obsp["connectivities"])
+    return communities.leiden(graph, resolution=settings.resolution, seed=settings.seed)
 
 
 def estimate_clusters(points: np.ndarray, adata, settings: Settings):
@@ -160,23 +169,13 @@ def start(settings: Settings, n_genes: int):
     return network, device
 
 
-def initial_clusters(adata, points: np.ndarray, n_clusters: int | None, settings: Settings):
-    """Labels (N,) that the clustering phase starts from, and the centres (C, F) of their points.
-
-    n_clusters: None for Leiden at --resolution.
-    """
+def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings):
+    """Labels (N,) that the clustering phase starts from, and the centres (C, F) of their points."""
     import clustering
 
     graph = adata.obsp["connectivities"]
-    if n_clusters is None:
-        labels = clustering.leiden_at(graph, resolution=settings.resolution, seed=settings.seed)
-        n_clusters = labels.max() + 1
-        log.info("clusters  %d (Leiden at resolution %g)", n_clusters, settings.resolution)
-        if n_clusters < 2:
-            raise InputError(
-                f"--resolution {settings.resolution:g} gives 1 cluster, and clustering needs 2 or "
-                "more: choose a higher one"
-            )
+    if settings.resolution is not None:
+        labels = communities_at(adata, settings)
     elif settings.init == "kmeans":
         labels = clustering.kmeans(points, n_clusters=n_clusters, seed=settings.seed)
     elif settings.init == "spectral":
@@ -208,7 +207,7 @@ class Fitted(NamedTuple):
 
 
 def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch) -> Fitted:
-    """Both training phases on prepared data; n_clusters: None if it is still to be found."""
+    """Both training phases on prepared data; n_clusters: None if it is to be estimated."""
     with stopwatch("start_tensorflow"):
         network, device = start(settings, adata.n_vars)
         import training
@@ -238,7 +237,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
         if settings.cluster_on == "joint":
             data = training.with_components(data, adata.obsm["X_pca"], z)
         points = training.join(z, data).numpy()
-        if n_clusters is None and settings.resolution is None:
+        if n_clusters is None:
             estimate = estimate_clusters(points, adata, settings)
             n_clusters = estimate.n_clusters
         initial, centers = initial_clusters(adata, points, n_clusters, settings)
@@ -263,7 +262,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     z = training.embed(network, data)
     return Fitted(
         network,
-        n_clusters or len(centers),
+        n_clusters,
         estimate,
         initial,
         z,
@@ -289,7 +288,7 @@ def run(settings: Settings) -> str:
             adata, cell_types, source = read(settings)
         with stopwatch("prepare"):
             adata, cell_types = prepare(adata, cell_types, settings)
-        n_clusters = count_clusters(settings, cell_types, adata.n_obs)
+        n_clusters, source_of_number = count_clusters(settings, cell_types, adata)
 
         fitted = fit(adata, n_clusters, settings, stopwatch)
         clustered, n_clusters = fitted.clustered, fitted.n_clusters
@@ -312,6 +311,7 @@ def run(settings: Settings) -> str:
             "cells": adata.n_obs,
             "genes": adata.n_vars,
             "n_clusters": n_clusters,
+            "n_clusters_source": source_of_number,
             "cluster_sizes": sizes.tolist(),
             "empty_clusters": n_clusters - int((sizes > 0).sum()),
             "epochs": dict(Counter(row["phase"] for row in clustered.history)),

@@ -406,7 +406,7 @@ def test_one_cluster_at_a_low_resolution_is_refused(run, simulated, tmp_path):
     flags = [*TINY, "--resolution", "1e-6", "--k_neighbors", "60", "--out", out]
     ran = run("--data", simulated.path, *flags, compiled=False)
     assert ran.status == 2
-    assert re.search(r"--resolution 1e-06 gives 1 cluster.* choose a higher one\n$", ran.err)
+    assert re.search(r"1 cluster \(Leiden at resolution 1e-06\).* raise --resolution\n$", ran.err)
     assert not out.exists()
 
 
@@ -590,11 +590,11 @@ BAD_DATA = {  # what the file holds (of `write_published`), further flags, a par
         ["--label_key", "type", "--n_clusters", "3"],
         "(present: cell_type1)",
     ),
-    "one_label": (lambda s: {"labels": ["T"] * 120}, [], "2 clusters or more"),
+    "one_label": (lambda s: {"labels": ["T"] * 120}, [], "needs 2 or more"),
     "only_missing_labels": (
         lambda s: {"labels": [""] * 120},
         ["--n_clusters", "labels"],
-        "2 clusters or more",
+        "needs 2 or more",
     ),
     "two_numbers_of_clusters": (
         lambda s: {},
