@@ -1,9 +1,9 @@
 """The number of clusters, estimated without labels: five criteria, and their median.
 
 Letters: N cells, F features, K a candidate number. No criterion is right on all data: some count
-the dense groups, some the separate ones, some what comes back in another sample. Half of the
-measurement of each is chance, and the median of five is steadier than any of them
-(docs/recipe.md has the comparison). No function here has a parameter for true labels.
+the dense groups, some the separate ones, some what comes back in another sample. Their median is
+nearer to the truth than any of them (docs/recipe.md has the comparison). No function here has a
+parameter for true labels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score
 
 LARGEST = 25  # candidate; data of fewer than 10 times as many cells have fewer candidates
 CELLS_EACH = 10  # a candidate's clusters have at least so many cells on average
-SAMPLE = 10_000  # cells on which the candidates are tried, drawn at random where there are more
+SAMPLE = 6_000  # cells on which the candidates are tried, drawn at random where there are more
 SPLITS = 3  # of the cells into halves, for the two criteria that ask what comes back
 STARTS = 5  # of K-means for each candidate
 STARTS_OF_HALVES = 2
@@ -152,7 +152,10 @@ def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
         values = np.linalg.eigvalsh(walk.toarray())[-EIGENVALUES:]
     else:
         start = np.random.default_rng(0).random(n_cells)
-        values = eigsh(walk, k=EIGENVALUES, which="LA", return_eigenvectors=False, v0=start)
+        try:
+            values = eigsh(walk, k=EIGENVALUES, which="LA", return_eigenvectors=False, v0=start)
+        except ArpackNoConvergence as error:  # the largest are found first
+            values = error.eigenvalues
     return np.sort(values)[::-1]
 
 
