@@ -13,8 +13,8 @@ from sklearn.cluster import KMeans, SpectralClustering
 
 import communities
 
-# K-means keeps the best of this many starts. With 20 the optimum is missed on some data, and the
-# labels depend on the seed for no other reason; more than 100 find nothing better (docs/recipe.md).
+# K-means keeps the best of this many starts. With 20 the optimum is missed on some data, so that
+# its own seed moves the labels; more than 100 find nothing better (docs/recipe.md).
 KMEANS_STARTS = 100
 
 

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from tables import EQUAL
+
 DPI = 120
 MARKERS = "osD^vP<X>phd8"
 LIGHTEST = 0.8  # of the colour map's range; beyond it points are lost on white
@@ -117,8 +119,8 @@ def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
     for y, values in enumerate(differences.values()):
         axis.barh(y, values.mean(), height=0.66, color="0.75", edgecolor="0.3")
         axis.plot(values, np.full(len(values), y), "o", mfc="white", mec="black", markersize=4)
-        up, down = (values.round(6) > 0).sum(), (values.round(6) < 0).sum()
-        text = f"{up} up, {down} down of {len(values)}"
+        moved = values.round(EQUAL)
+        text = f"{(moved > 0).sum()} up, {(moved < 0).sum()} down of {len(values)}"
         axis.text(1.01, y, text, va="center", fontsize=8, transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(range(len(differences)), list(differences))

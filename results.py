@@ -23,16 +23,8 @@ LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
-FILES = (
-    LABELS,
-    DATA,
-    HISTORY,
-    METRICS,
-    SETTINGS,
-    ESTIMATE,
-    CURVES,
-    *NETWORK,
-)  # of a run of any kind
+# Of a run of any kind.
+FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),

@@ -154,10 +154,10 @@ def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
     """Compare methods over data sets, in one regime's summary.
 
     Columns, over the common sets: the mean of each measure's means, of abs_k_error also the median
-    (median_abs_k_error); rank, the mean rank by ARI
-    (1 is best, ties share their mean rank); best, the sets where no method's ARI is higher;
-    seeds_sd, the mean over sets of the seeds' standard deviation of ARI. Over what each method has:
-    own_ARI, of the own_sets sets with at least one seed that ended well; jobs and failed.
+    (median_abs_k_error); rank, the mean rank by ARI (1 is best, ties share their mean rank); best,
+    the sets where no method's ARI is higher; seeds_sd, the mean over sets of the seeds' standard
+    deviation of ARI. Over what each method has: own_ARI, of the own_sets sets with at least one
+    seed that ended well; jobs and failed.
     """
     rows = summary[summary["method"].isin(methods)]
     ari = pivot(rows, "ARI_mean", finished=True).reindex(columns=list(methods))
