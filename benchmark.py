@@ -2,11 +2,12 @@
 
     python benchmark.py run --out results/benchmark --jobs 2
     python benchmark.py report --out results/benchmark
+    python benchmark.py pack records.jsonl.gz --out results/benchmark
 
 What there is to run is `plan`; what a method is stands in `methods.py`, what a job is and leaves in
-`jobs.py`, how jobs run in `scheduler.py`; tables and figures are `report.py`'s. A benchmark that is
-stopped, in whatever way, goes on where it was when the same command is given again; several at once
-in one folder share the work.
+`jobs.py`, how jobs run in `scheduler.py`; tables and figures are `report.py`'s, the one file of all
+records `archive.py`'s. A benchmark that is stopped, in whatever way, goes on where it was when the
+same command is given again; several at once in one folder share the work.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def carry_out(planned: Sequence[Job], args: argparse.Namespace, *, dry_run: bool
     return f"{len(planned)} of {len(planned)} jobs are ok, records in {args.out / 'records'}"
 
 
-# --- The three commands ---------------------------------------------------------------------------
+# --- The commands ---------------------------------------------------------------------------------
 
 
 def run(args: argparse.Namespace) -> str:
@@ -230,6 +231,20 @@ def write_report(args: argparse.Namespace) -> str:
     return report.write(args.out, args.to or args.out / "report")
 
 
+def pack(args: argparse.Namespace) -> str:
+    """All records as one file; returns the line that says how many."""
+    import archive
+
+    return archive.pack(args.out, args.file)
+
+
+def unpack(args: argparse.Namespace) -> str:
+    """The records of such a file back into a folder; returns the line that says how many."""
+    import archive
+
+    return archive.unpack(args.file, args.out)
+
+
 # --- The command line -----------------------------------------------------------------------------
 
 
@@ -254,7 +269,7 @@ def _seed(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The three commands and their flags."""
+    """The commands and their flags."""
     parser = settings.Parser(
         prog="benchmark.py",
         description="Data sets x methods x seeds, each run recorded, and the report of it all.",
@@ -273,7 +288,9 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--memory_limit", type=_positive(float), metavar="MB", help="of each job, in MiB")
     flag("--retry_failed", action="store_true", help="run again what failed before")
 
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|job|report")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="run|job|report|pack|unpack"
+    )
 
     def command(name: str, function: Callable, sentence: str, *parents):
         made = commands.add_parser(
@@ -313,6 +330,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     flag = command("report", write_report, "write tables and figures")
     flag("--to", type=Path, metavar="FOLDER", help="where to; OUT/report if not given")
+
+    what = {"type": Path, "metavar": "FILE", "help": "one record a line; NAME.gz for a small one"}
+    command("pack", pack, "write all records into one file")("file", **what)
+    command("unpack", unpack, "put the records of such a file into OUT")("file", **what)
     return parser
 
 

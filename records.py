@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ def read(path: Path) -> dict[str, Any]:
     """The record; raises InputError if the file cannot be read as one."""
     try:
         record = json.loads(path.read_text())
-        problem = _problem(record)
+        reason = problem(record)
     except OSError as error:
-        problem = str(error.strerror)
+        reason = str(error.strerror)
     except ValueError as error:  # not JSON, not UTF-8
-        problem = f"not JSON: {error}"
-    if problem:
+        reason = f"not JSON: {error}"
+    if reason:
         raise InputError(
-            f"the record {path} is damaged ({problem}): delete it, and `benchmark.py run` "
+            f"the record {path} is damaged ({reason}): delete it, and `benchmark.py run` "
             "makes it again"
         )
     return record
@@ -42,13 +41,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Put the record in its place, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    results.write_json(partial, record)
-    os.replace(partial, path)
+    results.write_whole(path, results.as_json(record).encode())
 
 
-def _problem(record: Any) -> str | None:
+def problem(record: Any) -> str | None:
     """What is wrong with a record's content, None if nothing is."""
     if not isinstance(record, dict):
         return "it is no JSON object"

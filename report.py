@@ -8,7 +8,6 @@ made.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 
 import document
 import plots
+import results
 import tables
 from comparisons import regime_section, seeds_cell
 from document import Block, Code, Heading, Image, Paragraph, Table
@@ -59,14 +59,8 @@ def write(out: Path, to: Path) -> str:
 
 def _replace(to: Path, files: dict[str, bytes]) -> None:
     """Each file whole or not at all; figures of an earlier report that this one lacks go."""
-    (to / "figures").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        partial = to / f"{name}.partial"
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, to / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        results.write_whole(to / name, content)
     for kind in ("ari", "time", "memory", "ablations"):
         for name in (f"figures/{kind}-{regime}.png" for regime in REGIMES):
             if name not in files:

@@ -74,7 +74,23 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """A dictionary as indented JSON; NaN, which JSON lacks, is an error."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    path.write_text(as_json(content))
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """A dictionary as the text of a JSON file; ValueError for NaN."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file with this content, its folder made: whole, or as it was before. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:
