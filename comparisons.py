@@ -54,7 +54,7 @@ def regime_section(regime: str, jobs: pd.DataFrame, summary: pd.DataFrame) -> It
             f"Ablations ({len(varied)}) are not in these tables but in their own, below."
         )
     yield from overall_section(own, methods)
-    yield from tests_section(summary, methods)
+    yield from tests_section(jobs, methods)
     yield Heading(3, "Scores")
     sets = tables.by_cells(own)
     image = plots.ari(own, methods, sets, TITLES[regime])
@@ -69,7 +69,7 @@ def regime_section(regime: str, jobs: pd.DataFrame, summary: pd.DataFrame) -> It
         yield matrix(own, methods, "k_error", signed, best="min", of="abs_k_error")
     yield from phases_section(jobs, every)
     if varied:
-        yield from ablation_section(regime, summary, varied)
+        yield from ablation_section(regime, jobs, varied)
     yield from cost_section(regime, own, methods)
 
 
@@ -183,14 +183,14 @@ TEST = (
 )
 
 
-def tests_section(summary: pd.DataFrame, methods: Sequence[str]) -> Iterator[Block]:
+def tests_section(jobs: pd.DataFrame, methods: Sequence[str]) -> Iterator[Block]:
     """sctag against each other method."""
     others = [m for m in methods if m != plots.OURS]
     if plots.OURS not in methods or not others:
         return
     yield Heading(3, "Is sctag better?")
     yield Paragraph(TEST)
-    found = tables.compare(summary, [(plots.OURS, other) for other in others])
+    found = tables.compare(jobs, [(plots.OURS, other) for other in others], same_seeds=False)
     rows = []
     for _, row in found.iterrows():
         score = [number(row["one_ARI"], 3), number(row["other_ARI"], 3)]
@@ -258,25 +258,26 @@ def _phase_cells(values: pd.Series) -> list[str]:
     return [*scores, signed(values["difference"], 3)]
 
 
-def ablation_section(regime: str, summary: pd.DataFrame, varied: list[str]) -> Iterator[Block]:
+def ablation_section(regime: str, jobs: pd.DataFrame, varied: list[str]) -> Iterator[Block]:
     """Each method with flags against its plain form."""
     yield Heading(3, "Ablations")
     yield Paragraph(
-        "Each against the method without the flags, paired over the data sets that both ended well "
-        "with each seed; ± is the standard deviation over data sets. Tests as above; times, the "
-        "geometric mean of the seconds taken over the plain method's."
+        "Each against the method without the flags, on the seeds that both have, paired over the "
+        "data sets that both ended well with each of these; ± is the standard deviation over data "
+        "sets. Tests as above; times, the geometric mean of the seconds taken over the plain method's."
     )
-    found = tables.compare(summary, [(method, tables.base_of(method)) for method in varied])
+    pairs = [(method, tables.base_of(method)) for method in varied]
+    found = tables.compare(jobs, pairs, same_seeds=True)
     found = found.sort_values("mean", ascending=False, kind="stable", na_position="last")
-    counts = summary.groupby("method")[["jobs", "failed"]].sum()
+    failed = (jobs["status"] == "failed").groupby(jobs["method"]).agg(["sum", "size"])
     rows, differences = [], {}
     for _, row in found.iterrows():
         method = row["method"]
         if row["n"]:
-            differences[method] = tables.ari_differences(summary, method)
+            differences[method] = row["differences"]
         score = [number(row["other_ARI"], 3), number(row["one_ARI"], 3)]
         last = [number(row["seconds_ratio"], 2)]
-        last.append(f"{counts.loc[method, 'failed']} of {counts.loc[method, 'jobs']}")
+        last.append(f"{failed.loc[method, 'sum']} of {failed.loc[method, 'size']}")
         what = described(method) or NO_VALUE
         rows.append([method, what, str(row["n"]), *score, *_test_cells(row), *last])
     if differences:

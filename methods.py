@@ -40,16 +40,23 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "counts": {
         "sctag zinb_target=scaled": "ZINB of the z-scores, as published",
         "sctag reconstruction=mse": "squared error of the z-scores instead of a ZINB",
+        "sctag zinb_clip=stop": "no way back from a bound of the ZINB, as published",
     },
     "losses": {
         "sctag w_adj=0": "without the graph's reconstruction",
         "sctag maxiter=0": "without the KL phase: the initial clusters",
         "sctag kl=qp": "KL(q || p), as published",
+        "sctag w_kl=10": "a KL loss of weight 10 in place of 1.5",
     },
     "centres": {
         "sctag train_centers=no": "centres that do not train, as published",
         "sctag init=spectral": "initial clusters from the graph, as published",
         "sctag init=leiden": "initial clusters from Leiden of the graph",
+    },
+    "clustered": {
+        "sctag cluster_on=embedding": "the embedding alone, as published",
+        "sctag final_labels=refresh": "labels of the last refresh of p, as published",
+        "sctag latent_dim=32": "an embedding of 32 dimensions in place of 15",
     },
     "graph": {
         "sctag symmetric_graph=no": "a directed graph, as published",
@@ -58,10 +65,16 @@ ABLATIONS: dict[str, dict[str, str]] = {
         "sctag k_neighbors=30": "30 neighbours",
     },
     "input": {
-        "sctag dropout=0": "without dropout",
+        "sctag dropout=0": "without dropout, as published",
+        "sctag clip=none": "z-scores without bounds, as published",
+        "sctag n_pcs=50": "50 principal components in place of 20, as published",
         "sctag gene_selection=seurat": "genes chosen as published",
         "sctag highly_genes=1000": "1000 genes",
         "sctag highly_genes=2000": "2000 genes",
+    },
+    "training": {
+        "sctag pretrain_lr=0.0001": "learning rate of pretraining as published",
+        "sctag pretrain_tol=0 cluster_tol=0": "all 1000 + 300 epochs, as published",
     },
 }
 

@@ -254,33 +254,46 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def compare(summary: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def paired(jobs: pd.DataFrame, one: str, other: str, *, same_seeds: bool) -> pd.DataFrame:
+    """Means over seeds of two methods on each data set that both have finished, in one regime.
+
+    same_seeds: of the seeds that both ran there, so that neither has more than the other; what
+    other seeds did, failures too, does not count then. Columns ARI_one, ARI_other, seconds_one,
+    seconds_other; a row a data set, by name.
+    """
+    both = jobs[jobs["method"].isin([one, other])]
+    if same_seeds:
+        both = both[both.groupby(["dataset", "seed"])["method"].transform("nunique") == 2]
+    columns = {}
+    for measure in ("ARI", "seconds"):
+        wide = pivot(summarise(both), f"{measure}_mean", finished=True)
+        wide = wide.reindex(columns=[one, other])
+        columns |= {f"{measure}_one": wide[one], f"{measure}_other": wide[other]}
+    return pd.DataFrame(columns).dropna()
+
+
+def compare(
+    jobs: pd.DataFrame, pairs: Sequence[tuple[str, str]], *, same_seeds: bool
+) -> pd.DataFrame:
     """Signed-rank tests of the ARI of one method minus another's, per-set means, in one regime.
 
-    pairs: (one, other) methods; a data set is a pair where both have finished it. Columns: method
-    (one), other, one_ARI and other_ARI (means over the paired sets), those of `SignedRank`, p_holm
-    (over all the pairs given), seconds_ratio (geometric mean over the sets of one's over other's).
+    pairs: (one, other) methods; same_seeds: as `paired`. Columns: method (one), other, one_ARI and
+    other_ARI (means over the paired sets), those of `SignedRank`, p_holm (over all the pairs
+    given), seconds_ratio (geometric mean over the sets of one's over other's), differences (a
+    series, by data set).
     """
-    ari = pivot(summary, "ARI_mean", finished=True)
-    seconds = pivot(summary, "seconds_mean", finished=True)
     rows = []
     for one, other in pairs:
-        both = ari[[one, other]].dropna()
-        test = signed_rank(both[one] - both[other])
-        ratio = np.log(seconds.loc[both.index, one] / seconds.loc[both.index, other]).mean()
-        row = {"method": one, "other": other, "one_ARI": both[one].mean()}
-        row |= {"other_ARI": both[other].mean()} | test._asdict()
-        rows.append(row | {"seconds_ratio": float(np.exp(ratio))})
+        both = paired(jobs, one, other, same_seeds=same_seeds)
+        differences = both["ARI_one"] - both["ARI_other"]
+        ratio = np.exp(np.log(both["seconds_one"] / both["seconds_other"]).mean())
+        row = {"method": one, "other": other, "one_ARI": both["ARI_one"].mean()}
+        row |= {"other_ARI": both["ARI_other"].mean()} | signed_rank(differences)._asdict()
+        rows.append(row | {"seconds_ratio": float(ratio), "differences": differences})
     table = pd.DataFrame(rows)
     if rows:
         table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     return table
-
-
-def ari_differences(summary: pd.DataFrame, method: str) -> pd.Series:
-    """A variation's ARI minus its plain form's, by data set that both have finished."""
-    ari = pivot(summary, "ARI_mean", finished=True)
-    return (ari[method] - ari[base_of(method)]).dropna()
 
 
 def phases(jobs: pd.DataFrame) -> pd.DataFrame:

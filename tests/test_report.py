@@ -199,7 +199,8 @@ def test_holm():
 
 
 def test_comparisons_pair_the_sets_that_both_finished():
-    found = tables.compare(summary_of(toy()), [("sctag", "pca_kmeans"), ("sctag", "spectral")])
+    pairs = [("sctag", "pca_kmeans"), ("sctag", "spectral")]
+    found = tables.compare(tables.jobs_table(toy()), pairs, same_seeds=False)
     row = row_of(found, other="pca_kmeans")
     assert (row["n"], row["wins"], row["losses"], row["ties"]) == (2, 1, 1, 0)  # A .25, B -.4
     assert row["mean"] == pytest.approx(-0.075)
@@ -211,9 +212,29 @@ def test_comparisons_pair_the_sets_that_both_finished():
 def test_ablations_are_the_flagged_methods_whose_plain_form_ran():
     methods = ["leiden_k k_neighbors=8", "sctag", "sctag hops=3", "official"]
     assert tables.variations(methods) == ["sctag hops=3"]
+
+
+def differences(records, *, same_seeds):
+    """ARI of sctag with three hops minus that of sctag, by data set."""
+    pairs = [("sctag hops=3", "sctag")]
+    found = tables.compare(tables.jobs_table(records), pairs, same_seeds=same_seeds)
+    return found.loc[0, "differences"].to_dict()
+
+
+def test_a_difference_is_of_the_data_sets_that_both_finished():
     records = toy() + [record(d, "sctag hops=3", s, 0.6) for d in "ABC" for s in (1, 2)]
-    found = tables.ari_differences(summary_of(records), "sctag hops=3")
-    assert found.to_dict() == pytest.approx({"A": -0.25, "B": 0.1})  # sctag failed on C
+    for same_seeds in (False, True):
+        found = differences(records, same_seeds=same_seeds)
+        assert found == pytest.approx({"A": -0.25, "B": 0.1})  # sctag failed on C
+
+
+def test_a_difference_on_the_same_seeds_leaves_out_all_others():
+    records = toy() + [record(d, "sctag hops=3", s, 0.6) for d, s in (("A", 1), ("C", 1), ("B", 3))]
+    found = differences(records, same_seeds=True)
+    assert found == pytest.approx({"A": -0.2, "C": 0.3})  # of seed 1 alone; on B none is shared
+    found = differences(records, same_seeds=False)
+    assert found == pytest.approx({"A": -0.25, "B": 0.1})
+    assert differences(toy() + [record("A", "sctag hops=3", 3, 0.6)], same_seeds=True) == {}
 
 
 def test_the_clustering_phase_is_measured_seed_by_seed():
