@@ -264,7 +264,8 @@ def ablation_section(regime: str, jobs: pd.DataFrame, varied: list[str]) -> Iter
     yield Paragraph(
         "Each against the method without the flags, on the seeds that both have, paired over the "
         "data sets that both ended well with each of these; ± is the standard deviation over data "
-        "sets. Tests as above; times, the geometric mean of the seconds taken over the plain method's."
+        "sets. Tests as above; times, the geometric mean of the seconds taken over the plain "
+        "method's."
     )
     pairs = [(method, tables.base_of(method)) for method in varied]
     found = tables.compare(jobs, pairs, same_seeds=True)

@@ -234,7 +234,7 @@ def test_a_difference_on_the_same_seeds_leaves_out_all_others():
     assert found == pytest.approx({"A": -0.2, "C": 0.3})  # of seed 1 alone; on B none is shared
     found = differences(records, same_seeds=False)
     assert found == pytest.approx({"A": -0.25, "B": 0.1})
-    assert differences(toy() + [record("A", "sctag hops=3", 3, 0.6)], same_seeds=True) == {}
+    assert differences([*toy(), record("A", "sctag hops=3", 3, 0.6)], same_seeds=True) == {}
 
 
 def test_the_clustering_phase_is_measured_seed_by_seed():
