@@ -13,9 +13,7 @@ same command is given again; several at once in one folder share the work.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -248,26 +246,6 @@ def unpack(args: argparse.Namespace) -> str:
 # --- The command line -----------------------------------------------------------------------------
 
 
-def _positive(kind: type) -> Callable[[str], Any]:
-    """An argparse type: a finite number of `kind` above 0."""
-
-    def parse(text: str):
-        with contextlib.suppress(ValueError):
-            value = kind(text)
-            if 0 < value < float("inf"):
-                return value
-        noun = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"must be {noun} above 0, not {text!r}")
-
-    return parse
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, not {text!r}")
-    return int(text)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
     parser = settings.Parser(
@@ -283,9 +261,16 @@ def build_parser() -> argparse.ArgumentParser:
     running = argparse.ArgumentParser(add_help=False)
     flag = running.add_argument
     flag("--data_dir", type=Path, default=Path("data"), help="folder that holds NAME/data.h5")
-    flag("--jobs", type=_positive(int), default=1, metavar="N", help="jobs that share the cores")
-    flag("--time_limit", type=_positive(float), metavar="SECONDS", help="of each job")
-    flag("--memory_limit", type=_positive(float), metavar="MB", help="of each job, in MiB")
+    flag(
+        "--jobs",
+        type=settings.number(int, 1),
+        default=1,
+        metavar="N",
+        help="jobs that share the cores",
+    )
+    above_zero = settings.number(float, 0.0, strict=True)
+    flag("--time_limit", type=above_zero, metavar="SECONDS", help="of each job")
+    flag("--memory_limit", type=above_zero, metavar="MB", help="of each job, in MiB")
     flag("--retry_failed", action="store_true", help="run again what failed before")
 
     commands = parser.add_subparsers(
@@ -312,7 +297,7 @@ def build_parser() -> argparse.ArgumentParser:
         "official and sctag if not given",
     )
     flag("--ablations", action="store_true", help="add the ready-made ablations of sctag")
-    flag("--seeds", nargs="+", type=_seed, default=list(SEEDS), metavar="S", help="seeds")
+    flag("--seeds", nargs="+", type=settings.SEED, default=list(SEEDS), metavar="S", help="seeds")
     flag(
         "--regimes",
         nargs="+",
@@ -326,7 +311,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--dataset", required=True, metavar="NAME", help="data set")
     flag("--method", required=True, metavar="M", help="method, as in run --methods")
     flag("--regime", default="true", choices=records.REGIMES, help="number of clusters")
-    flag("--seed", type=_seed, default=SEEDS[0], metavar="S", help="seed")
+    flag("--seed", type=settings.SEED, default=SEEDS[0], metavar="S", help="seed")
 
     flag = command("report", write_report, "write tables and figures")
     flag("--to", type=Path, metavar="FOLDER", help="where to; OUT/report if not given")

@@ -152,11 +152,14 @@ class _Refused(argparse.Action):
         parser.error(f"{option_string} {self.why}")
 
 
-def _number(kind: type, low: float, *, below: float = float("inf"), strict: bool = False):
-    """An argparse type: a number of `kind`, at least (above, if `strict`) low, under `below`."""
+def number(kind: type, low: float, *, below: float = float("inf"), strict: bool = False):
+    """An argparse type: a finite number of `kind`, >= low (> low, if `strict`) and < below.
+
+    Text that is none raises argparse.ArgumentTypeError with half a sentence.
+    """
     bound = f"above {low:g}" if strict else f"at least {low:g}"
     if below != float("inf"):
-        bound += f" and below {below:g}"
+        bound += f" and below {below if kind is int else format(below, 'g')}"
     noun = "a whole number" if kind is int else "a number"
 
     def parse(text: str):
@@ -181,10 +184,11 @@ def _or_word(word: str, meaning: Any, parse):
     return parse_or_word
 
 
-_COUNT = _number(int, 1)
-_WEIGHT = _number(float, 0.0)
-_RATE = _number(float, 0.0, strict=True)
-_SHARE = _number(float, 0.0, below=1.0)
+_COUNT = number(int, 1)
+SEED = number(int, 0, below=2**32)
+_WEIGHT = number(float, 0.0)
+_RATE = number(float, 0.0, strict=True)
+_SHARE = number(float, 0.0, below=1.0)
 
 
 def _describe_default(name: str, common: Any) -> str:
@@ -307,7 +311,7 @@ def _add_run_flags(flag, group, run_name: str) -> None:
         "float32",
         choices=["float32", "mixed_bfloat16"],
     )
-    flag(group, "seed", "seed of everything random", 1, type=_number(int, 0, below=2**32))
+    flag(group, "seed", "seed of everything random", 1, type=SEED)
     flag(
         group,
         "variant",
@@ -321,7 +325,7 @@ def _add_run_flags(flag, group, run_name: str) -> None:
         "n_clusters",
         "number of clusters; `labels`: that of the distinct true labels; `auto`: estimated without "
         "them",
-        type=_or_word("labels", "labels", _or_word("auto", "auto", _number(int, 2))),
+        type=_or_word("labels", "labels", _or_word("auto", "auto", number(int, 2))),
         shown="labels if there are any, else auto",
         metavar="{labels,auto,INT}",
     )
@@ -355,7 +359,7 @@ def _add_preparation_flags(flag, group) -> None:
         "exact_knn_cells",
         "neighbours are exact in data of up to so many cells, approximate (pynndescent) beyond",
         30_000,
-        type=_number(int, 0),
+        type=number(int, 0),
     )
     flag(
         group,
@@ -465,7 +469,7 @@ def _add_training_flags(flag, group) -> None:
         "maxiter",
         "epochs of the clustering phase, at most; 0 leaves it out: the initial clusters stay",
         300,
-        type=_number(int, 0),
+        type=number(int, 0),
     )
     flag(group, "cluster_lr", "learning rate of the clustering phase (Adam)", type=_RATE)
     flag(

@@ -285,9 +285,9 @@ def test_a_mistyped_method_is_one_sentence_before_any_job_runs(method, sentence,
         (["--methods", "leiden"], "no job is left"),
         (["--methods", "sctag", "--regimes", "default"], "no job is left"),
         (["--regimes", "none"], "invalid choice: 'none'"),
-        (["--seeds", "-1"], "must be a whole number from 0"),
-        (["--jobs", "0"], "must be a whole number above 0"),
-        (["--time_limit", "nan"], "must be a number above 0"),
+        (["--seeds", "-1"], "must be at least 0 and below 4294967296, not -1"),
+        (["--jobs", "0"], "must be at least 1, not 0"),
+        (["--time_limit", "nan"], "must be above 0, not nan"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_sentence(flags, sentence, data, tmp_path):
