@@ -1,0 +1,80 @@
+"""The measured figures of the documents are those of the records that stand beside them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import archive
+import document
+import plots
+import report
+import tables
+from comparisons import seeds_cell
+from wording import three_decimals
+
+ROOT = Path(__file__).parents[1]
+MARKER = "<!-- benchmark.py report -->\n"
+METHODS = {  # the columns of README's table
+    "PCA + K-means": "pca_kmeans",
+    "spectral": "spectral",
+    "Leiden at K": "leiden_k",
+    "Louvain at K": "louvain_k",
+    "`official`": "official",
+    "`sctag`": "sctag",
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    out = tmp_path_factory.mktemp("docs")
+    archive.unpack(ROOT / "docs" / "records.jsonl.gz", out)
+    return tables.read_records(out)
+
+
+@pytest.fixture(scope="module")
+def summary(records):
+    found = tables.summarise(tables.jobs_table(records))
+    return found[found["regime"] == "true"]
+
+
+def test_docs_results_is_the_report_on_the_records(records, monkeypatch):
+    monkeypatch.setattr(plots, "DPI", 20)
+    jobs = tables.jobs_table(records)
+    blocks = list(
+        report.content(Path("results/benchmark"), records, jobs, tables.summarise(jobs))
+    )
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert page.partition(MARKER)[2].strip() == document.to_markdown(blocks[1:]).strip()
+    figures = {block.name for block in blocks if isinstance(block, document.Image)}
+    assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == figures
+
+
+def readme_table():
+    """Rows of README's table of results, by the words of its header."""
+    text = (ROOT / "README.md").read_text()
+    lines = re.search(r"^\| ARI \| cells \|.*?\n\n", text, re.M | re.S)[0].splitlines()
+    header, _, *rows = (
+        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line
+    )
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_the_readme_has_every_data_set_with_the_records_scores(summary):
+    table = readme_table()
+    seeds = int(summary["jobs"].max())
+    assert set(summary["dataset"]) == {name for name in table if "mean" not in name}
+    for _, row in summary.iterrows():
+        for title, method in METHODS.items():
+            if row["method"] == method:
+                shown = table[row["dataset"]][title]
+                assert shown == seeds_cell(row, "ARI", three_decimals, seeds), row
+
+
+def test_the_readme_has_the_records_means(summary):
+    table = readme_table()
+    for measure, name in zip(tables.SCORES, ("mean", "NMI", "ACC", "macro F1"), strict=True):
+        row = table["mean" if measure == "ARI" else f"mean {name}"]
+        for title, method in METHODS.items():
+            part = summary[summary["method"] == method]
+            assert row[title] == three_decimals(part[f"{measure}_mean"].mean())
