@@ -1,21 +1,25 @@
-"""Initial clusters: where the centres of the clustering phase come from.
+"""Initial clusters: where the centres of the clustering phase come from, and how good they are.
 
 No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 import communities
 
 # K-means keeps the best of this many starts. With 20 the optimum is missed on some data, so that
 # its own seed moves the labels; more than 100 find nothing better (docs/recipe.md).
 KMEANS_STARTS = 100
+SILHOUETTE_CELLS = 2000  # whose distances to each other are computed
 
 
 def kmeans(z: np.ndarray, *, n_clusters: int, seed: int) -> np.ndarray:
@@ -52,6 +56,24 @@ def leiden(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarra
     graph = communities.undirected(adjacency)
     partition = communities.leiden
     return communities.at_k(graph, n_clusters=n_clusters, seed=seed, partition=partition)
+
+
+def silhouette(points: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
+    """How distinct clusters are, -1 to 1: mean silhouette of (at most SILHOUETTE_CELLS) cells.
+
+    points: (N, F), labels: (N,). 0 where it is not defined, for one cluster or N of them. Source:
+    Rousseeuw 1987, scikit-learn's `silhouette_score`; it does not depend on the scale of points.
+    """
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return 0.0
+    size = min(len(labels), SILHOUETTE_CELLS)
+    return float(silhouette_score(points, labels, sample_size=size, random_state=seed))
+
+
+def agreement(labelings: Sequence[np.ndarray]) -> float:
+    """Mean adjusted Rand index (Hubert and Arabie 1985) of all pairs of two or more labelings."""
+    pairs = itertools.combinations(labelings, 2)
+    return float(np.mean([adjusted_rand_score(one, other) for one, other in pairs]))
 
 
 def centers_of(z: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -167,6 +167,20 @@ class SCTAG(keras.Model):
         self.assignment.build((None, centers.shape[1]))
         self.assignment.centers.assign(centers)
 
+    def state(self) -> list[np.ndarray]:
+        """A copy of all weights, and of where the dropout's random numbers are."""
+        return [variable.numpy() for variable in self.variables]
+
+    def restore(self, state: list[np.ndarray]) -> None:
+        """Go back to what `state` returned; compiled steps stay valid."""
+        for variable, value in zip(self.variables, state, strict=True):
+            variable.assign(value)
+
+    def restart(self, seed: int) -> None:
+        """Become the network that this seed begins with. Not after `place_centers`."""
+        self.architecture["seed"] = seed
+        self.restore(SCTAG(**self.architecture).state())
+
     @property
     def product_dtype(self) -> str:
         """Of the large products: "float32" or "bfloat16"."""

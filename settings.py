@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "cluster_on": "joint",
         "init": "kmeans",
         "symmetric_graph": True,
+        "restarts": "auto",
         "final_labels": "final",
         "pretrain_lr": 3e-3,
         "cluster_lr": 5e-4,
@@ -52,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "cluster_on": "embedding",
         "init": "spectral",
         "symmetric_graph": False,
+        "restarts": 1,
         "final_labels": "refresh",
         "pretrain_lr": 1e-4,
         "cluster_lr": 5e-4,
@@ -60,6 +62,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_VARIANT = "sctag"
+# `--restarts auto`: few cells are where another start changes most and costs least.
+FEW_CELLS, RESTARTS_OF_FEW = 1000, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,7 @@ class Settings:
     pretrain_epochs: int
     pretrain_lr: float
     pretrain_tol: float
+    restarts: int | str
     lr_schedule: str
     init: str
     cluster_on: str
@@ -127,6 +132,12 @@ class Settings:
     def out_dir(self) -> Path:
         """Where the run's files go: --out, or results/NAME/VARIANT-seedS."""
         return self.out or Path("results", self.name, f"{self.variant}-seed{self.seed}")
+
+    def n_restarts(self, n_cells: int) -> int:
+        """How many networks are pretrained on so many cells."""
+        if self.restarts != "auto":
+            return self.restarts
+        return RESTARTS_OF_FEW if n_cells <= FEW_CELLS else 1
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON types."""
@@ -441,6 +452,15 @@ def _add_training_flags(flag, group) -> None:
         "pretrain_tol",
         "stop pretraining when the mean loss of 25 epochs falls by less than this share; 0: never",
         type=_SHARE,
+    )
+    flag(
+        group,
+        "restarts",
+        "networks pretrained from different weights, of which the one whose clusters are the most "
+        f"distinct (silhouette) goes on; `auto`: {RESTARTS_OF_FEW} of up to {FEW_CELLS} cells, 1 "
+        "of more",
+        type=_or_word("auto", "auto", _COUNT),
+        metavar="{auto,INT}",
     )
     flag(
         group,

@@ -35,10 +35,11 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, phase: str):
-        """Time a block under the name `phase`."""
+        """Time a block under the name `phase`; blocks of one name add up."""
         start = time.perf_counter()
         yield
-        self.seconds[phase] = round(time.perf_counter() - start, 3)
+        seconds = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+        self.seconds[phase] = round(seconds, 3)
 
     def total(self) -> dict[str, float]:
         """The phases, and `total` since the stopwatch was made."""
@@ -148,7 +149,7 @@ def estimate_clusters(points: np.ndarray, adata, settings: Settings):
     return estimate
 
 
-def start(settings: Settings, n_genes: int):
+def start_network(settings: Settings, n_genes: int):
     """TensorFlow on the device that was asked for, said once; returns the network, the device."""
     device = utils.start_tensorflow(settings.gpu_option)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
@@ -189,27 +190,69 @@ def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Setti
     return labels, centers
 
 
+class Start(NamedTuple):
+    """A pretrained network and the clusters that it would start from; see `Fitted` for the arrays.
+
+    state: `SCTAG.state`; data: `training.TrainingData`, with the components if they are clustered;
+    centers: (C, F); history: a row of losses an epoch; silhouette: of the clusters, in points.
+    """
+
+    seed: int
+    state: list[np.ndarray]
+    data: Any
+    initial: np.ndarray
+    centers: np.ndarray
+    history: list[dict]
+    silhouette: float
+
+
 class Fitted(NamedTuple):
     """What training leaves. N cells, D latent size, F features that are clustered.
 
     n_clusters: as asked for, counted or estimated; estimate: `estimation.Estimate`, None if it was
-    not needed; initial: (N,) labels before the clustering phase; z: (N, D); points: (N, F), z with
-    the components beside it if they were clustered too; clustered: `training.Clustered`.
+    not needed; restarts: what `metrics.json` says of them; initial: (N,) labels before the
+    clustering phase; z: (N, D); points: (N, F), z with the components beside it if they were
+    clustered too; clustered: `training.Clustered`.
     """
 
     network: Any
     n_clusters: int
     estimate: Any
+    restarts: dict[str, Any]
     initial: np.ndarray
     z: np.ndarray
     points: np.ndarray
     clustered: Any
 
 
+def restart_seeds(seed: int, n: int) -> list[int]:
+    """n seeds of networks: that of the run, and others that it decides."""
+    others = np.random.SeedSequence(seed).generate_state(n - 1)
+    return [seed, *map(int, others)]
+
+
+def choose_start(starts: list[Start]) -> tuple[Start, dict[str, Any]]:
+    """The start whose clusters are the most distinct, and what `metrics.json` says of them all."""
+    import clustering
+
+    silhouettes = [start.silhouette for start in starts]
+    best = int(np.argmax(silhouettes))
+    said = {"seeds": [start.seed for start in starts], "kept": starts[best].seed}
+    said |= {"silhouettes": [round(value, 4) for value in silhouettes], "agreement": None}
+    if len(starts) > 1:
+        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
+        log.info(
+            "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
+            *(best + 1, len(starts), said["agreement"]),
+        )
+    return starts[best], said
+
+
 def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch) -> Fitted:
     """Both training phases on prepared data; n_clusters: None if it is to be estimated."""
     with stopwatch("start_tensorflow"):
-        network, device = start(settings, adata.n_vars)
+        network, device = start_network(settings, adata.n_vars)
+        import clustering
         import training
     weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
     with stopwatch("pretrain"):
@@ -222,30 +265,44 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             reconstruction=settings.reconstruction,
             block_bytes=device.block_bytes,
         )
-        history = training.pretrain(
-            network,
-            data,
-            epochs=settings.pretrain_epochs,
-            learning_rate=settings.pretrain_lr,
-            schedule=settings.lr_schedule,
-            tolerance=settings.pretrain_tol,
-            weights=weights,
-            quiet=settings.quiet,
-        )
-    with stopwatch("initial_clusters"):
-        z, estimate = training.embed(network, data), None
-        if settings.cluster_on == "joint":
-            data = training.with_components(data, adata.obsm["X_pca"], z)
-        points = training.join(z, data).numpy()
-        if n_clusters is None:
-            estimate = estimate_clusters(points, adata, settings)
-            n_clusters = estimate.n_clusters
-        initial, centers = initial_clusters(adata, points, n_clusters, settings)
-        network.place_centers(centers, trainable=settings.train_centers)
+    seeds = restart_seeds(settings.seed, settings.n_restarts(adata.n_obs))
+    pretraining = training.pretrain(
+        network,
+        data,
+        seeds=seeds,
+        epochs=settings.pretrain_epochs,
+        learning_rate=settings.pretrain_lr,
+        schedule=settings.lr_schedule,
+        tolerance=settings.pretrain_tol,
+        weights=weights,
+        quiet=settings.quiet,
+    )
+    starts, estimate = [], None
+    for seed in seeds:
+        with stopwatch("pretrain"):
+            history = next(pretraining)
+        with stopwatch("initial_clusters"):
+            z, here = training.embed(network, data), data
+            if settings.cluster_on == "joint":
+                here = training.with_components(data, adata.obsm["X_pca"], z)
+            points = training.join(z, here).numpy()
+            if n_clusters is None:  # all networks get the number that the first one has
+                estimate = estimate_clusters(points, adata, settings)
+                n_clusters = estimate.n_clusters
+            initial, centers = initial_clusters(adata, points, n_clusters, settings)
+            distinct = clustering.silhouette(points, initial, seed=settings.seed)
+            start = Start(seed, network.state(), here, initial, centers, history, distinct)
+            starts.append(start)
+            if len(seeds) > 1:
+                log.info("restart   %d of %d: silhouette %.3f", len(starts), len(seeds), distinct)
+    kept, restarts = choose_start(starts)
+    network.restore(kept.state)
+    network.architecture["seed"] = kept.seed
+    network.place_centers(kept.centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
         clustered = training.cluster(
             network,
-            data,
+            kept.data,
             epochs=settings.maxiter,
             learning_rate=settings.cluster_lr,
             schedule=settings.lr_schedule,
@@ -256,17 +313,18 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             final_labels=settings.final_labels,
             quiet=settings.quiet,
         )
-    clustered.history[:0] = history
+    clustered.history[:0] = kept.history
     if not settings.maxiter:  # a start other than K-means is not always the nearest centre
-        clustered = clustered._replace(labels=initial)
+        clustered = clustered._replace(labels=kept.initial)
     z = training.embed(network, data)
     return Fitted(
         network,
         n_clusters,
         estimate,
-        initial,
+        restarts,
+        kept.initial,
         z,
-        training.join(z, data).numpy(),
+        training.join(z, kept.data).numpy(),
         clustered,
     )
 
@@ -314,6 +372,7 @@ def run(settings: Settings) -> str:
             "n_clusters_source": source_of_number,
             "cluster_sizes": sizes.tolist(),
             "empty_clusters": n_clusters - int((sizes > 0).sum()),
+            "restarts": fitted.restarts,
             "epochs": dict(Counter(row["phase"] for row in clustered.history)),
             "final_losses": {name: last[name] for name in ("total", "adj", "zinb", "kl")},
             "seconds": stopwatch.total(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import anndata as ad
@@ -136,22 +136,29 @@ def objective(
     return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
 
 
+def adam(
+    network: SCTAG, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Adam on what can be trained of the network, with its state at the start."""
+    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer.build(network.trainable_variables)
+    return optimizer
+
+
 def make_step(
     network: SCTAG,
     data: TrainingData,
     *,
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    optimizer: keras.optimizers.Optimizer,
     weights: Weights,
     kl: str,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
-    """One compiled full-batch Adam step on what can be trained; both phases are made by this.
+    """One compiled full-batch step on what can be trained; both phases are made by this.
 
     The step takes the target distribution p (N, C) of the clustering phase, or None before it,
-    and returns the losses that its gradient was taken of. kl: "pq" or "qp".
+    and returns the losses that its gradient was taken of. optimizer: of `adam`; kl: "pq" or "qp".
     """
     variables = network.trainable_variables
-    optimizer = keras.optimizers.Adam(learning_rate)
-    optimizer.build(variables)
 
     @tf.function(jit_compile=True)
     def step(p: tf.Tensor | None) -> StepLosses:
@@ -227,20 +234,24 @@ def pretrain(
     network: SCTAG,
     data: TrainingData,
     *,
+    seeds: Sequence[int],
     epochs: int,
     learning_rate: float,
     schedule: str,
     tolerance: float,
     weights: Weights,
     quiet: bool,
-) -> list[dict]:
-    """Train encoder and decoders on the graph and the ZINB; returns one row of losses an epoch.
+) -> Iterator[list[dict]]:
+    """Train encoder and decoders on the graph and the ZINB, from the weights of each seed in turn.
 
-    epochs: at most so many; it stops before when the loss has settled, by less than the share
-    `tolerance` between the means of two successive windows of `WINDOW` epochs (0: never).
+    Yields one row of losses an epoch for each seed, when the network is what that seed has led to;
+    the step is compiled once. epochs: at most so many; it stops before when the loss has settled,
+    by less than the share `tolerance` between the means of two successive windows of `WINDOW`
+    epochs (0: never).
     """
-    rate = rate_at(schedule, learning_rate, epochs)
-    step = make_step(network, data, learning_rate=rate, weights=weights, kl="pq")
+    optimizer = adam(network, rate_at(schedule, learning_rate, epochs))
+    step = make_step(network, data, optimizer=optimizer, weights=weights, kl="pq")
+    start = [variable.numpy() for variable in optimizer.variables]
 
     def settled(history: list[dict]) -> str | None:
         if not tolerance or len(history) % WINDOW or len(history) < 2 * WINDOW:
@@ -252,7 +263,11 @@ def pretrain(
             return None
         return f"the loss fell by {gain:.2%} in {WINDOW} epochs, less than {tolerance:.2%}"
 
-    return _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
+    for seed in seeds:
+        network.restart(seed)
+        for variable, value in zip(optimizer.variables, start, strict=True):
+            variable.assign(value)
+        yield _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
 
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
@@ -301,8 +316,8 @@ def cluster(
     final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
     was made (at epoch 296 of 300 by default, as published).
     """
-    rate = rate_at(schedule, learning_rate, epochs)
-    step = make_step(network, data, learning_rate=rate, weights=weights, kl=kl)
+    optimizer = adam(network, rate_at(schedule, learning_rate, epochs))
+    step = make_step(network, data, optimizer=optimizer, weights=weights, kl=kl)
 
     @tf.function(jit_compile=True)
     def soft_assignment() -> tf.Tensor:

@@ -122,10 +122,11 @@ def _make_own_steps(method: str, adata, centers: np.ndarray, p: np.ndarray):
         zinb_clip="stop" if official else "return",
     )
     weights = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
-    pretrain = training.make_step(network, data, learning_rate=1e-4, weights=weights, kl="qp")
+    how = {"weights": weights, "kl": "qp"}
+    pretrain = training.make_step(network, data, optimizer=training.adam(network, 1e-4), **how)
     pretrain(None)  # traced before the centres exist
     network.place_centers(centers, trainable=not official)
-    cluster = training.make_step(network, data, learning_rate=5e-4, weights=weights, kl="qp")
+    cluster = training.make_step(network, data, optimizer=training.adam(network, 5e-4), **how)
     target = tf.constant(p)
     return {
         "pretrain": lambda: pretrain(None).total.numpy(),

@@ -1,6 +1,7 @@
 """Initial clusters and their centres."""
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
 import clustering
@@ -31,6 +32,23 @@ def test_spectral_cuts_a_directed_graph_where_it_is_thin():
     labels = clustering.spectral(sp.csr_matrix(graph), n_clusters=2, seed=1)
     assert set(labels[:5]) != set(labels[5:])
     assert len(set(labels[:5])) == len(set(labels[5:])) == 1
+
+
+def test_silhouette_by_hand():
+    """Two pairs, 1 apart within and 9 to 11 between: (b - a) / b with b = 10.5 and 9.5."""
+    points = np.array([[0.0], [1.0], [10.0], [11.0]])
+    expected = np.mean([9.5 / 10.5, 8.5 / 9.5, 8.5 / 9.5, 9.5 / 10.5])
+    labels = np.array([0, 0, 1, 1])
+    assert clustering.silhouette(points, labels, seed=0) == pytest.approx(expected)
+    assert clustering.silhouette(1000 * points, labels, seed=0) == pytest.approx(expected)
+    assert clustering.silhouette(points, np.zeros(4, int), seed=0) == 0.0
+    assert clustering.silhouette(points, np.arange(4), seed=0) == 0.0
+
+
+def test_agreement_is_the_mean_over_pairs():
+    one, other = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert clustering.agreement([one, 1 - one]) == 1.0
+    assert clustering.agreement([one, one, other]) == pytest.approx((1 - 0.5 - 0.5) / 3)
 
 
 def test_centers_are_means_of_the_groups_that_occur():

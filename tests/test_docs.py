@@ -41,9 +41,7 @@ def summary(records):
 def test_docs_results_is_the_report_on_the_records(records, monkeypatch):
     monkeypatch.setattr(plots, "DPI", 20)
     jobs = tables.jobs_table(records)
-    blocks = list(
-        report.content(Path("results/benchmark"), records, jobs, tables.summarise(jobs))
-    )
+    blocks = list(report.content(Path("results/benchmark"), records, jobs, tables.summarise(jobs)))
     page = (ROOT / "docs" / "results.md").read_text()
     assert page.partition(MARKER)[2].strip() == document.to_markdown(blocks[1:]).strip()
     figures = {block.name for block in blocks if isinstance(block, document.Image)}

@@ -174,7 +174,9 @@ def test_twenty_steps_are_twenty_plain_adam_steps():
     """Compiled float32 steps against Adam's formula (Keras' epsilon) on float64 gradients."""
     slow, net, data, p = start(SCTAG)
     rate, steps = 5e-4, 20
-    step = training.make_step(net, data, learning_rate=rate, weights=WEIGHTS, kl=SCTAG.kl)
+    step = training.make_step(
+        net, data, optimizer=training.adam(net, rate), weights=WEIGHTS, kl=SCTAG.kl
+    )
     first, second = ([np.zeros(w.shape) for w in slow.weights] for _ in range(2))
     for t in range(1, steps + 1):
         expected, gradients = slow.gradients()

@@ -66,7 +66,7 @@ def test_twenty_steps_agree(prepared, phase):
     step = training.make_step(
         net,
         data,
-        learning_rate=rate,
+        optimizer=training.adam(net, rate),
         weights=training.Weights(adj=W_ADJ, zinb=W_ZINB, kl=W_KL),
         kl="qp",
     )

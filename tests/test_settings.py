@@ -34,6 +34,7 @@ SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
     *((flag, value) for flag in WHOLE_FROM_ONE for value in ("0", "-1", "1.5", "nan", "ten")),
     *(("n_clusters", value) for value in ("1", "0", "-2", "2.5", "nan", "all")),
+    *(("restarts", value) for value in ("0", "-2", "2.5", "nan", "many")),
     *((f, v) for f in SHARES for v in ("1", "1.5", "-0.1", "nan", "inf", "half")),
     *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
@@ -48,6 +49,8 @@ ACCEPTED = [
     ("n_clusters", "2", 2),
     ("n_clusters", "labels", "labels"),
     ("n_clusters", "auto", "auto"),
+    ("restarts", "1", 1),
+    ("restarts", "auto", "auto"),
     ("resolution", "1e-3", 1e-3),
     *((share, "0", 0.0) for share in SHARES),
     *((share, "0.99", 0.99) for share in SHARES),

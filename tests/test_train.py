@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from conftest import Ran, contents, write_published
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 import results
 import utils
@@ -32,7 +32,7 @@ SCORE_LINE = r"ACC= [01]\.\d{4}, NMI= [01]\.\d{4}, ARI= -?[01]\.\d{4}"
 # A network of no use but of every part, where only the plumbing is looked at.
 TINY = [
     *("--hidden_dim", "16", "--decoder_dims", "16", "--latent_dim", "4", "--highly_genes", "50"),
-    *("--pretrain_epochs", "3", "--maxiter", "2", "--gpu_option", "-1"),
+    *("--pretrain_epochs", "3", "--maxiter", "2", "--gpu_option", "-1", "--restarts", "1"),
 ]
 
 
@@ -274,6 +274,31 @@ def test_official_rounds_up_what_is_not_whole_with_a_warning(official, simulated
 
 def test_the_same_seed_gives_the_same_bytes(learned, learn, simulated):
     assert_same_clustering(learned, learn("--data", simulated.path))
+
+
+def test_of_several_networks_the_one_with_the_most_distinct_clusters_goes_on(learned):
+    """120 cells are few, so the default is three networks."""
+    restarts = learned.metrics["restarts"]
+    seeds, silhouettes = restarts["seeds"], restarts["silhouettes"]
+    assert (len(set(seeds)), seeds[0]) == (3, 1)
+    assert len(set(silhouettes)) == 3
+    assert restarts["kept"] == seeds[np.argmax(silhouettes)]
+    assert 0.9 < restarts["agreement"] <= 1
+    said = re.findall(r"^restart   (\d) of 3: silhouette (-?\d\.\d{3})$", learned.ran.out, re.M)
+    assert said == [(str(i), f"{s:.3f}") for i, s in enumerate(silhouettes, 1)]
+    number = np.argmax(silhouettes) + 1
+    assert f"\nrestarts  go on with {number} of 3; their clusters agree" in learned.ran.out
+    assert json.loads((learned.out / "model.json").read_text())["seed"] == restarts["kept"]
+    pretraining = (learned.history["phase"] == "pretrain").sum()
+    assert learned.metrics["epochs"]["pretrain"] == pretraining <= 60
+
+
+def test_the_network_that_goes_on_is_what_it_was_after_its_own_pretraining(learn, simulated):
+    """Without a clustering phase, what is left is what its silhouette was taken of."""
+    several = learn("--data", simulated.path, "--maxiter", "0")
+    points, labels = several.adata.obsm["X_sctag_joint"], several.labels["cluster"]
+    silhouette = silhouette_score(points, labels)
+    assert silhouette == pytest.approx(max(several.metrics["restarts"]["silhouettes"]), abs=1e-3)
 
 
 # --- What the result depends on -------------------------------------------------------------------

@@ -83,7 +83,9 @@ def test_twenty_fast_steps_are_twenty_slow_steps(prepared, phase):
             net.place_centers(centers, trainable=True)
         q = fast.assign(fast.encode(data.graph, training=False))
         p = losses.target_distribution(q)
-    step = training.make_step(fast, data, learning_rate=1e-3, weights=WEIGHTS, kl="pq")
+    step = training.make_step(
+        fast, data, optimizer=training.adam(fast, 1e-3), weights=WEIGHTS, kl="pq"
+    )
     optimizer = keras.optimizers.Adam(1e-3)
     for _ in range(20):
         fast_total = float(step(p).total)
@@ -108,7 +110,9 @@ def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
 def pretrain(net, data, **changes):
     settings = {"learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
     settings |= {"weights": WEIGHTS, "quiet": True}
-    return training.pretrain(net, data, **(settings | changes))
+    settings |= {"seeds": [net.architecture["seed"]]} | changes
+    *_, history = training.pretrain(net, data, **settings)
+    return history
 
 
 def run(net, data, **changes):
@@ -176,6 +180,25 @@ def test_pretraining_stops_when_the_loss_has_settled_and_says_why(prepared, capl
     assert len(pretrain(net, data, tolerance=0.01, **still)) == 50
     assert "stopped at epoch 50: the loss fell by 0.00% in 25 epochs" in caplog.text
     assert len(pretrain(net, data, tolerance=0.0, **still)) == 130
+
+
+def test_a_restart_is_the_run_of_its_own_seed(prepared):
+    """Weights, Adam's moments and the dropout's numbers all begin anew, to the last bit."""
+    settings = {"epochs": 7, "learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
+    settings |= {"weights": WEIGHTS, "quiet": True}
+    net = network(dropout=0.2)
+    data = tensors(prepared, net)
+    found = [
+        (history, training.embed(net, data), net.state())
+        for history in training.pretrain(net, data, seeds=[5, 6, 5], **settings)
+    ]
+    for seed, (history, z, _) in zip((5, 6, 5), found, strict=True):
+        alone = network(dropout=0.2, seed=seed)
+        assert history == pretrain(alone, data, **settings)
+        np.testing.assert_array_equal(z, training.embed(alone, data))
+    assert np.abs(found[0][1] - found[1][1]).max() > 1e-3
+    net.restore(found[1][2])
+    np.testing.assert_array_equal(training.embed(net, data), found[1][1])
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "cluster"])
