@@ -89,7 +89,8 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
     starts = [line.split()[0] for line in lines[:-1]]
     assert starts == [
         *("data", "genes", "graph", "clusters", "device"),
-        *["pretrain"] * 5,
+        *[*["pretrain"] * 5, "restart"] * 3,
+        "restarts",
         *["cluster"] * 3,
         *("results", "sizes"),
     ]
