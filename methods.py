@@ -73,6 +73,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
         "sctag highly_genes=2000": "2000 genes",
     },
     "training": {
+        "sctag restarts=1": "one network, no restarts, as published",
         "sctag pretrain_lr=0.0001": "learning rate of pretraining as published",
         "sctag pretrain_tol=0 cluster_tol=0": "all 1000 + 300 epochs, as published",
     },
