@@ -36,6 +36,16 @@ class CountHeads(NamedTuple):
     bias: tf.Tensor
 
 
+class NetworkState(NamedTuple):
+    """What a network is at a moment: its seed, and the values of all variables in their order.
+
+    They are the weights, and where the dropout is in its random numbers.
+    """
+
+    seed: int
+    values: list[np.ndarray]
+
+
 class GraphTensors(NamedTuple):
     """The constant inputs of the network.
 
@@ -167,19 +177,19 @@ class SCTAG(keras.Model):
         self.assignment.build((None, centers.shape[1]))
         self.assignment.centers.assign(centers)
 
-    def state(self) -> list[np.ndarray]:
-        """A copy of all weights, and of where the dropout's random numbers are."""
-        return [variable.numpy() for variable in self.variables]
+    def state(self) -> NetworkState:
+        """A copy of all that training changes."""
+        return NetworkState(self.architecture["seed"], [v.numpy() for v in self.variables])
 
-    def restore(self, state: list[np.ndarray]) -> None:
-        """Go back to what `state` returned; compiled steps stay valid."""
-        for variable, value in zip(self.variables, state, strict=True):
+    def restore(self, state: NetworkState) -> None:
+        """Go back to what `state` returned; compiled steps stay valid. Not past `place_centers`."""
+        self.architecture["seed"] = state.seed
+        for variable, value in zip(self.variables, state.values, strict=True):
             variable.assign(value)
 
     def restart(self, seed: int) -> None:
         """Become the network that this seed begins with. Not after `place_centers`."""
-        self.architecture["seed"] = seed
-        self.restore(SCTAG(**self.architecture).state())
+        self.restore(SCTAG(**(self.architecture | {"seed": seed})).state())
 
     @property
     def product_dtype(self) -> str:

@@ -193,12 +193,11 @@ def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Setti
 class Start(NamedTuple):
     """A pretrained network and the clusters that it would start from; see `Fitted` for the arrays.
 
-    state: `SCTAG.state`; data: `training.TrainingData`, with the components if they are clustered;
-    centers: (C, F); history: a row of losses an epoch; silhouette: of the clusters, in points.
+    network: `model.NetworkState`; data: `training.TrainingData`, with the components if they are
+    clustered; centers: (C, F); history: a row of losses an epoch; silhouette: of the clusters.
     """
 
-    seed: int
-    state: list[np.ndarray]
+    network: Any
     data: Any
     initial: np.ndarray
     centers: np.ndarray
@@ -231,13 +230,62 @@ def restart_seeds(seed: int, n: int) -> list[int]:
     return [seed, *map(int, others)]
 
 
+def loss_weights(settings: Settings):
+    """The `training.Weights` of the losses."""
+    import training
+
+    return training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
+
+
+def pretrained(network, data, adata, n_clusters: int | None, settings: Settings, stopwatch):
+    """A `Start` for each restart, and the `estimation.Estimate` of n_clusters if it was None.
+
+    The first network estimates the number of clusters for all of them: silhouettes of different
+    numbers cannot be compared.
+    """
+    import clustering
+    import training
+
+    seeds = restart_seeds(settings.seed, settings.n_restarts(adata.n_obs))
+    histories = training.pretrain(
+        network,
+        data,
+        seeds=seeds,
+        epochs=settings.pretrain_epochs,
+        learning_rate=settings.pretrain_lr,
+        schedule=settings.lr_schedule,
+        tolerance=settings.pretrain_tol,
+        weights=loss_weights(settings),
+        quiet=settings.quiet,
+    )
+    starts, estimate = [], None
+    for number in range(1, len(seeds) + 1):
+        with stopwatch("pretrain"):
+            history = next(histories)
+        with stopwatch("initial_clusters"):
+            z, here = training.embed(network, data), data
+            if settings.cluster_on == "joint":
+                here = training.with_components(data, adata.obsm["X_pca"], z)
+            points = training.join(z, here).numpy()
+            if n_clusters is None:
+                estimate = estimate_clusters(points, adata, settings)
+                n_clusters = estimate.n_clusters
+            initial, centers = initial_clusters(adata, points, n_clusters, settings)
+            silhouette = clustering.silhouette(points, initial, seed=settings.seed)
+        starts.append(Start(network.state(), here, initial, centers, history, silhouette))
+        if len(seeds) > 1:
+            log.info("restart   %d of %d: silhouette %.3f", number, len(seeds), silhouette)
+    return starts, estimate
+
+
 def choose_start(starts: list[Start]) -> tuple[Start, dict[str, Any]]:
     """The start whose clusters are the most distinct, and what `metrics.json` says of them all."""
     import clustering
 
     silhouettes = [start.silhouette for start in starts]
     best = int(np.argmax(silhouettes))
-    said = {"seeds": [start.seed for start in starts], "kept": starts[best].seed}
+    seeds = [start.network.seed for start in starts]
+    said = {"seeds": seeds, "kept": seeds[best]}
     said |= {"silhouettes": [round(value, 4) for value in silhouettes], "agreement": None}
     if len(starts) > 1:
         said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
@@ -252,9 +300,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     """Both training phases on prepared data; n_clusters: None if it is to be estimated."""
     with stopwatch("start_tensorflow"):
         network, device = start_network(settings, adata.n_vars)
-        import clustering
         import training
-    weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
     with stopwatch("pretrain"):
         data = training.training_data(
             adata,
@@ -265,39 +311,9 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             reconstruction=settings.reconstruction,
             block_bytes=device.block_bytes,
         )
-    seeds = restart_seeds(settings.seed, settings.n_restarts(adata.n_obs))
-    pretraining = training.pretrain(
-        network,
-        data,
-        seeds=seeds,
-        epochs=settings.pretrain_epochs,
-        learning_rate=settings.pretrain_lr,
-        schedule=settings.lr_schedule,
-        tolerance=settings.pretrain_tol,
-        weights=weights,
-        quiet=settings.quiet,
-    )
-    starts, estimate = [], None
-    for seed in seeds:
-        with stopwatch("pretrain"):
-            history = next(pretraining)
-        with stopwatch("initial_clusters"):
-            z, here = training.embed(network, data), data
-            if settings.cluster_on == "joint":
-                here = training.with_components(data, adata.obsm["X_pca"], z)
-            points = training.join(z, here).numpy()
-            if n_clusters is None:  # all networks get the number that the first one has
-                estimate = estimate_clusters(points, adata, settings)
-                n_clusters = estimate.n_clusters
-            initial, centers = initial_clusters(adata, points, n_clusters, settings)
-            distinct = clustering.silhouette(points, initial, seed=settings.seed)
-            start = Start(seed, network.state(), here, initial, centers, history, distinct)
-            starts.append(start)
-            if len(seeds) > 1:
-                log.info("restart   %d of %d: silhouette %.3f", len(starts), len(seeds), distinct)
+    starts, estimate = pretrained(network, data, adata, n_clusters, settings, stopwatch)
     kept, restarts = choose_start(starts)
-    network.restore(kept.state)
-    network.architecture["seed"] = kept.seed
+    network.restore(kept.network)
     network.place_centers(kept.centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
         clustered = training.cluster(
@@ -307,7 +323,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             learning_rate=settings.cluster_lr,
             schedule=settings.lr_schedule,
             tolerance=settings.cluster_tol,
-            weights=weights,
+            weights=loss_weights(settings),
             kl=settings.kl,
             update_interval=settings.update_interval,
             final_labels=settings.final_labels,
@@ -319,7 +335,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     z = training.embed(network, data)
     return Fitted(
         network,
-        n_clusters,
+        estimate.n_clusters if estimate else n_clusters,
         estimate,
         restarts,
         kept.initial,
