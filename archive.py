@@ -113,7 +113,7 @@ def _no_file_name(record: dict[str, Any]) -> str | None:
 def _portable(record: dict[str, Any]) -> dict[str, Any]:
     """The record without the folders of the machine that made it."""
     job = Job(*(record[name] for name in records.JOB))
-    settings = record.get("settings") or {}
+    settings = dict(record.get("settings") or {})
     words = list(record.get("command") or [])
     message = record.get("message")
     folders = {"out": str(job.run_dir), "data_dir": DATA_DIR}
