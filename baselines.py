@@ -180,7 +180,10 @@ def run(name: str, settings: Settings) -> str:
             n_clusters, source_of_number = train.count_clusters(settings, cell_types, adata)
         with stopwatch("cluster"):
             if method.needs_k and n_clusters is None:
-                estimate = train.estimate_clusters(adata.obsm["X_pca"], adata, settings)
+                import estimation
+
+                points, graph = adata.obsm["X_pca"], adata.obsp["connectivities"]
+                estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
                 n_clusters = estimate.n_clusters
                 train.write_estimate(staging, estimate)
             labels = method.function(adata, n_clusters=n_clusters, seed=settings.seed)

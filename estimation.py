@@ -8,6 +8,7 @@ parameter for true labels.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score
+
+log = logging.getLogger("sctag")
 
 LARGEST = 25  # candidate; data of fewer than 10 times as many cells have fewer candidates
 CELLS_EACH = 10  # a candidate's clusters have at least so many cells on average
@@ -44,7 +47,7 @@ class Estimate(NamedTuple):
 
 
 def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: int) -> Estimate:
-    """The median of five criteria, none of which sees a label.
+    """The median of five criteria, none of which sees a label; the log has them.
 
     points: (N, F), what is going to be clustered; adjacency: (N, N) the kNN graph, directed or not.
 
@@ -85,6 +88,8 @@ def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: i
     }
     criteria = {name: int(k) for name, k in criteria.items()}
     chosen = int(np.median(list(criteria.values())))
+    log.info("estimate  %s", ", ".join(f"{name} {k}" for name, k in criteria.items()))
+    log.info("clusters  %d (the median of these)", chosen)
     return Estimate(chosen, criteria, curves, eigenvalues.tolist())
 
 

@@ -1,9 +1,9 @@
 """The command: cluster the cells of one file with scTAG and leave the results in a folder.
 
 Read this file first. It says when things happen; what they are is said by the modules that it
-calls, in the order of the data: readers, preprocess, model (layers, losses), training, clustering,
-scores, results. Slow imports stand where they are first needed, so that a mistake is reported in
-the first second.
+calls, in the order of the data: readers, preprocess, model (layers, losses), training, restarts
+(clustering, estimation), scores, results. Slow imports stand where they are first needed, so that a
+mistake is reported in the first second.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ class Stopwatch:
     def __call__(self, phase: str):
         """Time a block under the name `phase`; blocks of one name add up."""
         start = time.perf_counter()
-        yield
-        seconds = self.seconds.get(phase, 0.0) + time.perf_counter() - start
-        self.seconds[phase] = round(seconds, 3)
+        try:
+            yield
+        finally:
+            seconds = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+            self.seconds[phase] = round(seconds, 3)
 
     def total(self) -> dict[str, float]:
         """The phases, and `total` since the stopwatch was made."""
@@ -107,7 +109,11 @@ def count_clusters(settings: Settings, cell_types, adata) -> tuple[int | None, s
             raise InputError(
                 "--n_clusters and --resolution both decide the number of clusters: give one of them"
             )
-        n_clusters = communities_at(adata, settings).max() + 1
+        import communities
+
+        graph = communities.undirected(adata.obsp["connectivities"])
+        how = {"resolution": settings.resolution, "seed": settings.seed}
+        n_clusters = communities.leiden(graph, **how).max() + 1
         source, advice = f"Leiden at resolution {settings.resolution:g}", "raise --resolution"
     elif settings.n_clusters == "labels" or (settings.n_clusters is None and has_labels):
         n_clusters = cell_types.nunique()
@@ -127,26 +133,6 @@ def count_clusters(settings: Settings, cell_types, adata) -> tuple[int | None, s
         )
     log.info("clusters  %d (%s)", n_clusters, source)
     return int(n_clusters), source
-
-
-def communities_at(adata, settings: Settings) -> np.ndarray:
-    """Leiden's clusters (N,) of the kNN graph at --resolution."""
-    import communities
-
-    graph = communities.undirected(adata.obsp["connectivities"])
-    return communities.leiden(graph, resolution=settings.resolution, seed=settings.seed)
-
-
-def estimate_clusters(points: np.ndarray, adata, settings: Settings):
-    """The `estimation.Estimate` of the number of clusters of points (N, F), said."""
-    import estimation
-
-    graph = adata.obsp["connectivities"]
-    estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
-    criteria = ", ".join(f"{name} {k}" for name, k in estimate.criteria.items())
-    log.info("estimate  %s", criteria)
-    log.info("clusters  %d (the median of these)", estimate.n_clusters)
-    return estimate
 
 
 def start_network(settings: Settings, n_genes: int):
@@ -170,41 +156,6 @@ def start_network(settings: Settings, n_genes: int):
     return network, device
 
 
-def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings):
-    """Labels (N,) that the clustering phase starts from, and the centres (C, F) of their points."""
-    import clustering
-
-    graph = adata.obsp["connectivities"]
-    if settings.resolution is not None:
-        labels = communities_at(adata, settings)
-    elif settings.init == "kmeans":
-        labels = clustering.kmeans(points, n_clusters=n_clusters, seed=settings.seed)
-    elif settings.init == "spectral":
-        labels = clustering.spectral(graph, n_clusters=n_clusters, seed=settings.seed)
-    else:
-        labels = clustering.leiden(graph, n_clusters=n_clusters, seed=settings.seed)
-    centers = clustering.centers_of(points, labels)
-    if len(centers) < n_clusters:
-        found = len(centers)
-        log.warning("warning: %s found %d clusters, not %d", settings.init, found, n_clusters)
-    return labels, centers
-
-
-class Start(NamedTuple):
-    """A pretrained network and the clusters that it would start from; see `Fitted` for the arrays.
-
-    network: `model.NetworkState`; data: `training.TrainingData`, with the components if they are
-    clustered; centers: (C, F); history: a row of losses an epoch; silhouette: of the clusters.
-    """
-
-    network: Any
-    data: Any
-    initial: np.ndarray
-    centers: np.ndarray
-    history: list[dict]
-    silhouette: float
-
-
 class Fitted(NamedTuple):
     """What training leaves. N cells, D latent size, F features that are clustered.
 
@@ -224,83 +175,13 @@ class Fitted(NamedTuple):
     clustered: Any
 
 
-def restart_seeds(seed: int, n: int) -> list[int]:
-    """n seeds of networks: that of the run, and others that it decides."""
-    others = np.random.SeedSequence(seed).generate_state(n - 1)
-    return [seed, *map(int, others)]
-
-
-def loss_weights(settings: Settings):
-    """The `training.Weights` of the losses."""
-    import training
-
-    return training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
-
-
-def pretrained(network, data, adata, n_clusters: int | None, settings: Settings, stopwatch):
-    """A `Start` for each restart, and the `estimation.Estimate` of n_clusters if it was None.
-
-    The first network estimates the number of clusters for all of them: silhouettes of different
-    numbers cannot be compared.
-    """
-    import clustering
-    import training
-
-    seeds = restart_seeds(settings.seed, settings.n_restarts(adata.n_obs))
-    histories = training.pretrain(
-        network,
-        data,
-        seeds=seeds,
-        epochs=settings.pretrain_epochs,
-        learning_rate=settings.pretrain_lr,
-        schedule=settings.lr_schedule,
-        tolerance=settings.pretrain_tol,
-        weights=loss_weights(settings),
-        quiet=settings.quiet,
-    )
-    starts, estimate = [], None
-    for number in range(1, len(seeds) + 1):
-        with stopwatch("pretrain"):
-            history = next(histories)
-        with stopwatch("initial_clusters"):
-            z, here = training.embed(network, data), data
-            if settings.cluster_on == "joint":
-                here = training.with_components(data, adata.obsm["X_pca"], z)
-            points = training.join(z, here).numpy()
-            if n_clusters is None:
-                estimate = estimate_clusters(points, adata, settings)
-                n_clusters = estimate.n_clusters
-            initial, centers = initial_clusters(adata, points, n_clusters, settings)
-            silhouette = clustering.silhouette(points, initial, seed=settings.seed)
-        starts.append(Start(network.state(), here, initial, centers, history, silhouette))
-        if len(seeds) > 1:
-            log.info("restart   %d of %d: silhouette %.3f", number, len(seeds), silhouette)
-    return starts, estimate
-
-
-def choose_start(starts: list[Start]) -> tuple[Start, dict[str, Any]]:
-    """The start whose clusters are the most distinct, and what `metrics.json` says of them all."""
-    import clustering
-
-    silhouettes = [start.silhouette for start in starts]
-    best = int(np.argmax(silhouettes))
-    seeds = [start.network.seed for start in starts]
-    said = {"seeds": seeds, "kept": seeds[best]}
-    said |= {"silhouettes": [round(value, 4) for value in silhouettes], "agreement": None}
-    if len(starts) > 1:
-        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
-        log.info(
-            "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
-            *(best + 1, len(starts), said["agreement"]),
-        )
-    return starts[best], said
-
-
 def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch) -> Fitted:
     """Both training phases on prepared data; n_clusters: None if it is to be estimated."""
     with stopwatch("start_tensorflow"):
         network, device = start_network(settings, adata.n_vars)
+        import restarts
         import training
+    weights = training.Weights(adj=settings.w_adj, zinb=settings.w_zinb, kl=settings.w_kl)
     with stopwatch("pretrain"):
         data = training.training_data(
             adata,
@@ -311,8 +192,9 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             reconstruction=settings.reconstruction,
             block_bytes=device.block_bytes,
         )
-    starts, estimate = pretrained(network, data, adata, n_clusters, settings, stopwatch)
-    kept, restarts = choose_start(starts)
+    given = (network, data, adata, n_clusters, settings)
+    starts = restarts.pretrain(*given, weights=weights, stopwatch=stopwatch)
+    kept, said_of_restarts = restarts.choose(starts)
     network.restore(kept.network)
     network.place_centers(kept.centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
@@ -323,7 +205,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             learning_rate=settings.cluster_lr,
             schedule=settings.lr_schedule,
             tolerance=settings.cluster_tol,
-            weights=loss_weights(settings),
+            weights=weights,
             kl=settings.kl,
             update_interval=settings.update_interval,
             final_labels=settings.final_labels,
@@ -335,9 +217,9 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     z = training.embed(network, data)
     return Fitted(
         network,
-        estimate.n_clusters if estimate else n_clusters,
-        estimate,
-        restarts,
+        starts.n_clusters,
+        starts.estimate,
+        said_of_restarts,
         kept.initial,
         z,
         training.join(z, kept.data).numpy(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import anndata as ad
@@ -230,24 +230,24 @@ def _run_epochs(
     return history
 
 
-def pretrain(
+def pretraining(
     network: SCTAG,
     data: TrainingData,
     *,
-    seeds: Sequence[int],
     epochs: int,
     learning_rate: float,
     schedule: str,
     tolerance: float,
     weights: Weights,
     quiet: bool,
-) -> Iterator[list[dict]]:
-    """Train encoder and decoders on the graph and the ZINB, from the weights of each seed in turn.
+) -> Callable[[int], list[dict]]:
+    """A function that trains encoder and decoders on the graph and the ZINB, from a seed's weights.
 
-    Yields one row of losses an epoch for each seed, when the network is what that seed has led to;
-    the step is compiled once. epochs: at most so many; it stops before when the loss has settled,
-    by less than the share `tolerance` between the means of two successive windows of `WINDOW`
-    epochs (0: never).
+    Called with a seed it leaves the network pretrained and returns one row of losses an epoch; the
+    step is compiled once for all calls, and each begins anew, whatever came before. It raises
+    TrainingError when a loss is not finite. epochs: at most so many; it stops before when the loss
+    has settled, by less than the share `tolerance` between the means of two successive windows of
+    `WINDOW` epochs (0: never).
     """
     optimizer = adam(network, rate_at(schedule, learning_rate, epochs))
     step = make_step(network, data, optimizer=optimizer, weights=weights, kl="pq")
@@ -263,11 +263,13 @@ def pretrain(
             return None
         return f"the loss fell by {gain:.2%} in {WINDOW} epochs, less than {tolerance:.2%}"
 
-    for seed in seeds:
+    def pretrain_from(seed: int) -> list[dict]:
         network.restart(seed)
         for variable, value in zip(optimizer.variables, start, strict=True):
             variable.assign(value)
-        yield _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
+        return _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
+
+    return pretrain_from
 
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:

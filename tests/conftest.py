@@ -6,13 +6,17 @@ process of its own.
 
 import contextlib
 import io
+import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
+import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 import datasets
@@ -23,6 +27,17 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 N_CLUSTERS, N_CELLS, N_GENES = 3, 120, 200
+
+# What a run leaves in its folder.
+FILES = {
+    *("labels.csv", "sctag.h5ad", "history.csv", "metrics.json", "settings.json"),
+    *("model.weights.h5", "model.json"),
+}
+# A network of no use but of every part, where only the plumbing is looked at.
+TINY = [
+    *("--hidden_dim", "16", "--decoder_dims", "16", "--latent_dim", "4", "--highly_genes", "50"),
+    *("--pretrain_epochs", "3", "--maxiter", "2", "--gpu_option", "-1", "--restarts", "1"),
+]
 
 
 class Ran(NamedTuple):
@@ -93,6 +108,28 @@ def simulated(tmp_path_factory) -> Simulated:
     return Simulated(path, counts, labels, cells, genes)
 
 
+def opened(ran: Ran, out):
+    """What a successful run left in `out`, read."""
+    assert ran.status == 0, ran.err
+    return SimpleNamespace(
+        ran=ran,
+        out=out,
+        last_line=ran.out.splitlines()[-1],
+        labels=pd.read_csv(out / "labels.csv"),
+        adata=ad.read_h5ad(out / "sctag.h5ad"),
+        history=pd.read_csv(out / "history.csv"),
+        metrics=json.loads((out / "metrics.json").read_text()),
+        settings=json.loads((out / "settings.json").read_text()),
+    )
+
+
+def assert_same_clustering(first, second):
+    """The same labels.csv, byte for byte, and the same embedding."""
+    assert (first.out / "labels.csv").read_bytes() == (second.out / "labels.csv").read_bytes()
+    np.testing.assert_array_equal(first.adata.obsm["X_sctag"], second.adata.obsm["X_sctag"])
+    np.testing.assert_array_equal(first.adata.obsm["sctag_proba"], second.adata.obsm["sctag_proba"])
+
+
 def ran(main, flags, err: io.StringIO) -> Ran:
     """Call a command's `main` with flags; err takes stderr. The logger is as before afterwards."""
     logger = logging.getLogger("sctag")
@@ -125,6 +162,22 @@ def run():
             return ran(train.main, flags, _Terminal() if terminal else io.StringIO())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny(run, tmp_path_factory):
+    """Run a tiny network for a few epochs, uncompiled; `opened` results."""
+
+    def tiny(*flags):
+        out = tmp_path_factory.mktemp("tiny") / "out"
+        return opened(run(*TINY, "--out", out, *flags, compiled=False), out)
+
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def base(tiny, simulated):
+    return tiny("--data", simulated.path)
 
 
 @contextlib.contextmanager

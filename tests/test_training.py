@@ -109,10 +109,8 @@ def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
 
 def pretrain(net, data, **changes):
     settings = {"learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
-    settings |= {"weights": WEIGHTS, "quiet": True}
-    settings |= {"seeds": [net.architecture["seed"]]} | changes
-    *_, history = training.pretrain(net, data, **settings)
-    return history
+    settings |= {"weights": WEIGHTS, "quiet": True} | changes
+    return training.pretraining(net, data, **settings)(net.architecture["seed"])
 
 
 def run(net, data, **changes):
@@ -188,10 +186,8 @@ def test_a_restart_is_the_run_of_its_own_seed(prepared):
     settings |= {"weights": WEIGHTS, "quiet": True}
     net = network(dropout=0.2)
     data = tensors(prepared, net)
-    found = [
-        (history, training.embed(net, data), net.state())
-        for history in training.pretrain(net, data, seeds=[5, 6, 5], **settings)
-    ]
+    pretrain_from = training.pretraining(net, data, **settings)
+    found = [(pretrain_from(s), training.embed(net, data), net.state()) for s in (5, 6, 5)]
     for seed, (history, z, _) in zip((5, 6, 5), found, strict=True):
         alone = network(dropout=0.2, seed=seed)
         assert history == pretrain(alone, data, **settings)

@@ -1,0 +1,98 @@
+"""Several networks from different seeds: which goes on, and what happens where one diverges."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import TINY, opened
+
+import clustering
+import restarts
+from model import SCTAG
+
+FLAGS = [*TINY, "--n_clusters", "3", "--restarts", "3"]
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Make the networks of these seeds begin with a weight that is not a number."""
+
+    def diverging(*seeds):
+        begin = SCTAG.restart
+
+        def restart(network, seed):
+            begin(network, seed)
+            if seed in seeds:
+                weights = network.trainable_variables[0]
+                weights.assign(np.nan * weights.numpy())
+
+        monkeypatch.setattr(SCTAG, "restart", restart)
+
+    return diverging
+
+
+def test_the_seeds_are_the_runs_own_and_others_that_it_decides():
+    seeds = restarts.network_seeds(7, 4)
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 4
+    assert seeds == restarts.network_seeds(7, 4)
+    assert seeds[:2] == restarts.network_seeds(7, 2)
+    assert set(seeds).isdisjoint(restarts.network_seeds(8, 4))
+    assert restarts.network_seeds(7, 1) == [7]
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_network_that_diverges_is_left_out(which, diverging, run, simulated, tmp_path):
+    seeds = restarts.network_seeds(1, 3)
+    diverging(seeds[which])
+    out = tmp_path / "out"
+    done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
+    found = done.metrics["restarts"]
+    assert found["seeds"] == seeds
+    assert [value is None for value in found["silhouettes"]] == [i == which for i in range(3)]
+    best = max(value for value in found["silhouettes"] if value is not None)
+    assert found["kept"] == seeds[found["silhouettes"].index(best)]
+    assert re.fullmatch(
+        rf"warning: restart {which + 1} of 3 is left out: .* learning rate\n", done.ran.err
+    )
+    number = seeds.index(found["kept"]) + 1
+    assert f"\nrestarts  go on with {number} of 3; their clusters agree" in done.ran.out
+    assert np.isfinite(done.adata.obsm["X_sctag"]).all()
+
+
+def test_with_one_network_left_there_is_no_agreement(diverging, run, simulated, tmp_path):
+    seeds = restarts.network_seeds(1, 3)
+    diverging(*seeds[:2])
+    out = tmp_path / "out"
+    done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
+    assert done.metrics["restarts"]["kept"] == seeds[2]
+    assert done.metrics["restarts"]["agreement"] is None
+
+
+def test_a_run_of_which_all_networks_diverge_fails(diverging, run, simulated, tmp_path):
+    diverging(*restarts.network_seeds(1, 3))
+    out = tmp_path / "out"
+    ran = run("--data", simulated.path, *FLAGS, "--out", out, "--quiet", compiled=False)
+    assert ran.status == 1
+    assert ran.err.splitlines()[-1].startswith("train.py: error: the loss is nan")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("init", ["kmeans", "leiden"])
+def test_clusters_of_the_graph_are_made_once_for_all_networks(
+    init, run, simulated, tmp_path, monkeypatch
+):
+    made, original = [], getattr(clustering, init)
+
+    def counted(*args, **kwargs):
+        made.append(original(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(clustering, init, counted)
+    out = tmp_path / "out"
+    flags = [*FLAGS, "--init", init, "--maxiter", "0", "--out", out]
+    done = opened(run("--data", simulated.path, *flags, compiled=False), out)
+    assert len(made) == {"kmeans": 3, "leiden": 1}[init]
+    if init == "leiden":
+        assert done.metrics["restarts"]["agreement"] == 1
+        assert done.labels["cluster"].tolist() == made[0].tolist()
