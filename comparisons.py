@@ -293,7 +293,8 @@ def cost_section(regime: str, summary: pd.DataFrame, methods: list[str]) -> Iter
     yield Heading(3, "Time and memory")
     yield Paragraph(
         "From reading the file to the last result written, and the largest resident set of the "
-        "job's process. See the environment for the jobs and threads that ran at once."
+        "job's process. Seconds are of the machine that ran most of all jobs, and of no other; see "
+        "the environment for the jobs and threads that ran at once."
     )
     for measure, kind, label in (
         ("seconds", "time", "seconds"),

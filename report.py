@@ -171,6 +171,12 @@ def environment_section(
         f"The jobs took {duration(total)} in total, one after another counted; "
         f"{duration(lost)} of it in jobs that failed."
     )
+    untimed = int((~jobs["timed"]).sum())
+    if untimed:
+        yield Paragraph(
+            f"{count(untimed, 'job')} ran on another machine than most: their seconds stand in "
+            "jobs.csv and in no table or figure."
+        )
     yield Paragraph(_uneven(jobs))
     found = tables.environment(records)
     several = [item for item, part in found.groupby("item", sort=False) if len(part) > 1]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import utils
 from utils import InputError
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
@@ -110,7 +111,7 @@ def environment() -> dict[str, Any]:
         "suite_commit": commit or None,
         "machine": {
             "platform": platform.platform(),
-            "processor": platform.machine(),
+            "processor": utils.processor(),
             "cores": os.cpu_count(),
         },
         "command": sys.argv,

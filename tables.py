@@ -9,6 +9,7 @@ peak_memory_mb (MiB). Nothing here draws or formats.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ def read_records(out: Path) -> list[dict[str, Any]]:
 def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a record: what identifies its job, the outcome, every measure.
 
-    Scores and k_error are NaN where the job failed or the data have no labels.
+    Scores and k_error are NaN where the job failed or the data have no labels. timed: whether it
+    ran on the machine that ran most of these jobs, so that its seconds can be compared.
     """
     rows = []
     for record in found:
@@ -81,8 +83,10 @@ def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
         row["k_error"] = record["n_clusters"] - record["n_classes"] if has_classes else np.nan
         row |= {name: record.get(name) for name in LAST}
         row["command"] = shlex.join(map(str, record.get("command") or []))
+        row["machine"] = json.dumps(record.get("machine"), sort_keys=True)
         rows.append(row)
     jobs = pd.DataFrame(rows)
+    jobs["timed"] = jobs["machine"] == jobs["machine"].mode()[0]
     for name in ("exit_status", "cells", "genes", "n_classes", "n_clusters", "empty_clusters"):
         jobs[name] = pd.array(jobs[name], dtype="Int64")
     for name in ("seconds", "wall_seconds", "peak_memory_mb"):
@@ -94,11 +98,13 @@ def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 def summarise(jobs: pd.DataFrame) -> pd.DataFrame:
     """One row for each data set, method and regime: seeds, failures, mean and sd of each measure.
 
-    Means and standard deviations (n - 1; NaN for one seed) are over the seeds that ended well.
-    Columns MEASURE_mean and MEASURE_sd; jobs, ok, failed count seeds.
+    Means and standard deviations (n - 1; NaN for one seed) are over the seeds that ended well;
+    those of the seconds over the timed ones among them, see `jobs_table`. Columns MEASURE_mean and
+    MEASURE_sd; jobs, ok, failed count seeds.
     """
     groups = ["regime", "dataset", "method"]
     jobs = jobs.assign(abs_k_error=jobs["k_error"].abs(), is_ok=jobs["status"] == "ok")
+    jobs = jobs.assign(seconds=jobs["seconds"].where(jobs["timed"]))
     grouped = jobs.groupby(groups, observed=True, sort=True)
     counts = grouped["is_ok"].agg(jobs="size", ok="sum")
     sizes = grouped[["cells", "genes", "n_classes"]].max()
@@ -259,7 +265,7 @@ def paired(jobs: pd.DataFrame, one: str, other: str, *, same_seeds: bool) -> pd.
 
     same_seeds: of the seeds that both ran there, so that neither has more than the other; what
     other seeds did, failures too, does not count then. Columns ARI_one, ARI_other, seconds_one,
-    seconds_other; a row a data set, by name.
+    seconds_other (NaN where none was timed); a row a data set, by name.
     """
     both = jobs[jobs["method"].isin([one, other])]
     if same_seeds:
@@ -269,7 +275,7 @@ def paired(jobs: pd.DataFrame, one: str, other: str, *, same_seeds: bool) -> pd.
         wide = pivot(summarise(both), f"{measure}_mean", finished=True)
         wide = wide.reindex(columns=[one, other])
         columns |= {f"{measure}_one": wide[one], f"{measure}_other": wide[other]}
-    return pd.DataFrame(columns).dropna()
+    return pd.DataFrame(columns).dropna(subset=["ARI_one", "ARI_other"])
 
 
 def compare(

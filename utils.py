@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -153,6 +154,22 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model and the widest vectors that TensorFlow can use there, as far as known.
+
+    Seconds depend on both: "AMD EPYC, avx2" (Linux), or what Python knows of it (elsewhere).
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
+    flags = told.get("flags", "").split()
+    vectors = next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
+    model = told.get("model name") or platform.processor() or platform.machine()
+    return f"{model}, {vectors}" if vectors else model
 
 
 def peak_memory_mb() -> float:

@@ -257,6 +257,25 @@ def test_machine_time_counts_failures_and_runs_without_a_wall_clock():
     assert tables.machine_seconds(tables.jobs_table(records)) == (3 + 3 + 2, 3)
 
 
+def test_seconds_of_another_machine_than_most_are_in_no_mean(write):
+    """Three of five jobs ran on one machine; a score counts wherever it was made."""
+    slow = {"machine": {"platform": "Other"}, "seconds": 90.0}
+    records = [record("A", "sctag", 1, 0.5), record("A", "sctag", 2, 0.7, **slow)]
+    records += [record("A", "pca_kmeans", 1, 0.4), record("B", "sctag", 1, 0.6)]
+    records += [record("B", "pca_kmeans", 1, 0.6, **slow)]
+    summary = summary_of(records)
+    sctag = row_of(summary, dataset="A", method="sctag")
+    assert (sctag["seconds_mean"], sctag["ARI_mean"]) == (2.0, pytest.approx(0.6))
+    assert math.isnan(row_of(summary, dataset="B", method="pca_kmeans")["seconds_mean"])
+    pairs = [("sctag", "pca_kmeans")]
+    row = tables.compare(tables.jobs_table(records), pairs, same_seeds=True).iloc[0]
+    assert (row["n"], row["seconds_ratio"]) == (2, 1.0)  # of A alone
+    folder = write(records)
+    said = "2 jobs ran on another machine than most: their seconds stand in jobs.csv"
+    assert said in section((folder / "report.md").read_text(), "Environment")
+    assert sorted(pd.read_csv(folder / "jobs.csv")["seconds"]) == [2, 2, 2, 90, 90]
+
+
 # Published figures --------------------------------------------------------------------------------
 
 

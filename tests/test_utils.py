@@ -52,3 +52,20 @@ def test_gpu_memory_is_unknown_where_nvidia_smi_cannot_tell(tmp_path, monkeypatc
 def test_gpu_memory_is_unknown_without_nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert utils.gpu_memory("0") is None
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fma avx avx2\n", "AMD EPYC, avx2"),
+        ("model name\t: Xeon\nflags\t\t: avx avx2 avx512f\n" * 2, "Xeon, avx512f"),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", "aarch64"),
+        (None, "aarch64"),
+    ],
+)
+def test_the_processor_is_told_as_far_as_known(cpuinfo, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils.platform, "processor", lambda: "")
+    monkeypatch.setattr(utils.platform, "machine", lambda: "aarch64")
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert utils.processor(tmp_path / "cpuinfo") == expected
