@@ -27,8 +27,8 @@ lint: venv  ## Check the code's style: ruff's rules and its formatting; the scri
 	$(BIN)/ruff format --check .
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 
-test: lint  ## Check the style, then run the default tests
-	$(BIN)/python -m pytest -m "not slow"
+test: lint  ## Check the style, then run the default tests, two files at a time
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: venv  ## Run the longer tests
 	$(BIN)/python -m pytest -m slow

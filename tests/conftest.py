@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -25,6 +26,8 @@ import train
 # Before any test module imports TensorFlow: the CPU gives every machine the same tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A shell's background job ignores Ctrl-C, and so would the commands that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 N_CLUSTERS, N_CELLS, N_GENES = 3, 120, 200
 
@@ -189,6 +192,15 @@ def _eagerly():
         yield
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def without_xla(monkeypatch):
+    """For what happens around many steps: they are graphs of TensorFlow's, ready in a second."""
+    import tensorflow as tf
+
+    function = tf.function
+    monkeypatch.setattr(tf, "function", lambda f=None, **_: function(f) if f else function)
 
 
 @pytest.fixture

@@ -366,11 +366,11 @@ def test_a_terminal_gets_a_progress_bar_of_each_phase_with_its_losses(run, simul
     assert re.fullmatch(SCORE_LINE, ran.out.splitlines()[-1])
 
 
-def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(learn, simulated, tmp_path):
+def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(tiny, simulated, tmp_path):
     path = write_published(
         tmp_path / "data.h5", simulated.counts, cells=simulated.cells, genes=simulated.genes
     )
-    done = learn("--data", path)
+    done = tiny("--data", path)
     assert done.metrics["n_clusters"] == 3
     assert adjusted_rand_score(simulated.labels, done.labels["cluster"]) > 0.9
     assert re.search(r"^estimate  elbow \d+, .*\nclusters  3 \(the median", done.ran.out, re.M)
@@ -378,7 +378,7 @@ def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(learn, sim
     assert estimate["n_clusters"] == np.median([*estimate["criteria"].values()]) == 3
     assert [row["k"] for row in estimate["curves"]] == list(range(2, 13))
     assert (done.out / "n_clusters.png").read_bytes().startswith(b"\x89PNG")
-    labelled = learn("--data", simulated.path, "--n_clusters", "auto")
+    labelled = tiny("--data", simulated.path, "--n_clusters", "auto")
     assert_same_clustering(done, labelled)
 
 
