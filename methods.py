@@ -60,7 +60,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
     },
     "graph": {
         "sctag symmetric_graph=no": "a directed graph, as published",
-        "sctag direction=atx": "A^T X, as spektral computes since 1.0",
+        "sctag symmetric_graph=no direction=atx": "directed, and A^T X, as in spektral since 1.0",
         "sctag k_neighbors=8": "8 neighbours",
         "sctag k_neighbors=30": "30 neighbours",
     },

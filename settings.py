@@ -391,7 +391,8 @@ def _add_model_flags(flag, group) -> None:
     flag(
         group,
         "direction",
-        "ax: a cell averages those it lists; atx: it sums those that list it (spektral >= 1.0)",
+        "ax: a cell averages those it lists; atx: it sums those that list it (spektral >= 1.0); "
+        "on a symmetric graph they are the same",
         "ax",
         choices=["ax", "atx"],
     )

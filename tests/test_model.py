@@ -53,6 +53,18 @@ def test_encode_is_the_formula(direction, repeated):
     np.testing.assert_allclose(z, dense_encoding(net, adata, direction), atol=1e-5)
 
 
+def test_the_direction_matters_on_a_directed_graph_only():
+    directed, symmetric = prepared(), prepared()
+    a = directed.obsp["connectivities"]
+    symmetric.obsp["connectivities"] = a.maximum(a.T).tocsr()
+    for adata, same in ((directed, False), (symmetric, True)):
+        ax, atx = (
+            model.graph_tensors(adata, n_propagations=2, direction=direction).blocks.numpy()
+            for direction in ("ax", "atx")
+        )
+        assert np.allclose(ax, atx, atol=1e-6) == same
+
+
 def test_edges_are_the_ones_of_the_adjacency_whatever_the_direction():
     adata = prepared()
     edges = model.graph_tensors(adata, n_propagations=1, direction="atx").edges
