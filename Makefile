@@ -3,14 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv train test test-slow lint lock clean
+.PHONY: help venv train test test-slow test-workflow lint lock clean
 
 PYTHON ?= python3
 ARGS ?= --dataname pbmc68k_reduced --overwrite
 BIN := .venv/bin
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 venv: .venv/.installed  ## Create .venv and install exactly requirements.lock (again when it changes)
 
@@ -33,17 +33,26 @@ test: lint  ## Check the style, then run the default tests, two files at a time
 test-slow: venv  ## Run the longer tests
 	$(BIN)/python -m pytest -m slow
 
+test-workflow: venv  ## Install Snakemake into .venv, run the workflow's tests (skipped without it)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r workflow/requirements.lock
+	$(BIN)/python -m pytest tests/test_workflow.py
+
 # setuptools is listed because tensorflow asks for it, and `pip freeze` alone may leave it out.
-lock:  ## Re-make requirements.lock from requirements-dev.txt in a clean environment
+lock:  ## Re-make both locks in a clean environment: requirements-dev.txt, then workflow/ on top
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	$(PYTHON) -m venv "$$dir/venv"; \
-	"$$dir/venv/bin/python" -m pip install --quiet --upgrade setuptools -r requirements-dev.txt; \
-	{ "$$dir/venv/bin/python" -c 'import platform as p; \
-	    print(f"# Made by `make lock` with Python {p.python_version()} on {p.system()} {p.machine()}.")'; \
-	  "$$dir/venv/bin/python" -m pip freeze --all --exclude pip | LC_ALL=C sort -f; \
-	} > "$$dir/lock"; \
-	if grep -nE '^-|://| @ ' "$$dir/lock"; then echo "not a plain pin: see above" >&2; exit 1; fi; \
-	cp "$$dir/lock" requirements.lock
+	install() { "$$dir/venv/bin/python" -m pip install --quiet --upgrade "$$@"; }; \
+	freeze() { "$$dir/venv/bin/python" -m pip freeze --all --exclude pip | LC_ALL=C sort -f; }; \
+	head=$$("$$dir/venv/bin/python" -c 'import platform as p; \
+	    print(f"# Made by `make lock` with Python {p.python_version()} on {p.system()} {p.machine()}.")'); \
+	install setuptools -r requirements-dev.txt; \
+	{ echo "$$head"; freeze; } > "$$dir/lock"; \
+	install -r "$$dir/lock" -r workflow/requirements.txt; \
+	{ echo "$$head"; echo "# On top of ../requirements.lock: what workflow/requirements.txt adds to it."; \
+	  freeze | { grep -vxFf "$$dir/lock" || true; }; } > "$$dir/workflow"; \
+	if grep -nE '^-|://| @ ' "$$dir/lock" "$$dir/workflow"; then \
+	    echo "not a plain pin: see above" >&2; exit 1; fi; \
+	cp "$$dir/lock" requirements.lock; cp "$$dir/workflow" workflow/requirements.lock
 
 clean:  ## Delete .venv and the caches (results/ and data/ stay)
 	rm -rf .venv .pytest_cache .ruff_cache
