@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from settings import VARIANTS, Settings, build_parser, parse_settings
+from settings import (
+    FEW_CELLS,
+    RESTARTS_OF_FEW,
+    VARIANTS,
+    Settings,
+    build_parser,
+    parse_settings,
+)
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
 BY_VARIANT = sorted(VARIANTS["sctag"])
@@ -269,6 +276,20 @@ def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
     assert exit_.value.code == 2
     name = flags[0].split("=")[0]
     assert capsys.readouterr().err == f"p.py: error: {name} no! (see --help)\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "cells", "networks"),
+    [
+        ([], FEW_CELLS, RESTARTS_OF_FEW),
+        ([], FEW_CELLS + 1, 1),
+        (["--restarts", "4"], FEW_CELLS + 1, 4),
+        (["--restarts", "1"], FEW_CELLS, 1),
+        (["--variant", "official"], FEW_CELLS, 1),
+    ],
+)
+def test_few_cells_have_several_networks_unless_a_number_is_given(flags, cells, networks):
+    assert parse_settings(["--dataname", "A", *flags]).n_restarts(cells) == networks
 
 
 @pytest.mark.parametrize(
