@@ -55,7 +55,6 @@ ABLATIONS: dict[str, dict[str, str]] = {
     },
     "clustered": {
         "sctag cluster_on=embedding": "the embedding alone, as published",
-        "sctag latent_metric=euclidean": "distances in the embedding as they are, as published",
         "sctag final_labels=refresh": "labels of the last refresh of p, as published",
         "sctag latent_dim=32": "an embedding of 32 dimensions in place of 15",
     },

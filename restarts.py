@@ -15,11 +15,9 @@ import numpy as np
 import clustering
 import communities
 import estimation
-import space
 import training
 from model import SCTAG, NetworkState
 from settings import Settings
-from space import ClusterSpace
 from utils import TrainingError
 
 log = logging.getLogger("sctag")
@@ -28,12 +26,12 @@ log = logging.getLogger("sctag")
 class Start(NamedTuple):
     """A pretrained network and the clusters that the clustering phase would start from.
 
-    space: what is clustered; initial: (N,) labels; centers: (C, F); history: a row of losses an
-    epoch; silhouette: of the clusters.
+    data: with the components if they are clustered; initial: (N,) labels; centers: (C, F); history:
+    a row of losses an epoch; silhouette: of the clusters.
     """
 
     network: NetworkState
-    space: ClusterSpace
+    data: training.TrainingData
     initial: np.ndarray
     centers: np.ndarray
     history: list[dict]
@@ -98,8 +96,10 @@ def pretrain(
                 log.warning("warning: restart %d of %d is left out: %s", number, len(seeds), error)
             continue
         with stopwatch("initial_clusters"):
-            here = cluster_space(adata, data.space, z, settings)
-            points = here.points(z).numpy()
+            here = data
+            if settings.cluster_on == "joint":
+                here = training.with_components(data, adata.obsm["X_pca"], z)
+            points = training.join(z, here).numpy()
             if n_clusters is None:
                 graph = adata.obsp["connectivities"]
                 estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
@@ -117,16 +117,6 @@ def pretrain(
     if not starts:
         raise failure
     return Starts(seeds, starts, n_clusters, estimate)
-
-
-def cluster_space(adata, plain: ClusterSpace, z: np.ndarray, settings: Settings) -> ClusterSpace:
-    """What is clustered of the pretrained z (N, D), as the settings say; plain: z itself."""
-    found = plain
-    if settings.latent_metric == "neighbours":
-        found = space.with_metric(found, z, adata.obsp["connectivities"])
-    if settings.cluster_on == "joint":
-        found = space.with_components(found, z, adata.obsm["X_pca"])
-    return found
 
 
 def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings) -> np.ndarray:

@@ -130,7 +130,7 @@ def annotate(
     """Put a run's outcome into the prepared AnnData under keys that scanpy users expect.
 
     labels: (N,) int; z: (N, D); points: (N, F), what was clustered; q: (N, C). Sets obs["sctag"]
-    (categorical), obsm["X_sctag"], obsm["X_sctag_joint"] if points are not z itself,
+    (categorical), obsm["X_sctag"], obsm["X_sctag_joint"] if points are more than z,
     obsm["sctag_proba"] and uns["sctag"], where `notes` are stored as JSON text by their names.
     """
     import pandas as pd
@@ -138,7 +138,7 @@ def annotate(
     groups = [str(group) for group in range(q.shape[1])]
     adata.obs["sctag"] = pd.Categorical([str(label) for label in labels], categories=groups)
     adata.obsm["X_sctag"] = z
-    if not np.array_equal(points, z):
+    if points.shape != z.shape:
         adata.obsm["X_sctag_joint"] = points
     adata.obsm["sctag_proba"] = q
     adata.uns["sctag"] = {name: json.dumps(note) for name, note in notes.items()}

@@ -27,7 +27,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "kl": "pq",
         "train_centers": True,
         "cluster_on": "joint",
-        "latent_metric": "neighbours",
         "init": "kmeans",
         "symmetric_graph": True,
         "restarts": "auto",
@@ -52,7 +51,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "kl": "qp",
         "train_centers": False,
         "cluster_on": "embedding",
-        "latent_metric": "euclidean",
         "init": "spectral",
         "symmetric_graph": False,
         "restarts": 1,
@@ -114,7 +112,6 @@ class Settings:
     lr_schedule: str
     init: str
     cluster_on: str
-    latent_metric: str
     maxiter: int
     cluster_lr: float
     cluster_tol: float
@@ -487,13 +484,6 @@ def _add_training_flags(flag, group) -> None:
         "what is clustered: the embedding, or the embedding joined with the principal components "
         "that the graph is made of",
         choices=["embedding", "joint"],
-    )
-    flag(
-        group,
-        "latent_metric",
-        "distances in the embedding where it is clustered: euclidean, or in units of how far "
-        "neighbouring cells are apart in each direction, which the network leaves to chance",
-        choices=["euclidean", "neighbours"],
     )
     flag(
         group,

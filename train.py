@@ -161,8 +161,8 @@ class Fitted(NamedTuple):
 
     n_clusters: as asked for, counted or estimated; estimate: `estimation.Estimate`, None if it was
     not needed; restarts: what `metrics.json` says of them; initial: (N,) labels before the
-    clustering phase; z: (N, D); points: (N, F), what was clustered (`space.ClusterSpace`);
-    clustered: `training.Clustered`.
+    clustering phase; z: (N, D); points: (N, F), z with the components beside it if they were
+    clustered too; clustered: `training.Clustered`.
     """
 
     network: Any
@@ -200,7 +200,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     with stopwatch("cluster"):
         clustered = training.cluster(
             network,
-            data._replace(space=kept.space),
+            kept.data,
             epochs=settings.maxiter,
             learning_rate=settings.cluster_lr,
             schedule=settings.lr_schedule,
@@ -222,7 +222,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
         said_of_restarts,
         kept.initial,
         z,
-        kept.space.points(z).numpy(),
+        training.join(z, kept.data).numpy(),
         clustered,
     )
 

@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 import losses
 from blocks import CACHE_BYTES
 from model import SCTAG, GraphTensors, graph_tensors
-from space import ClusterSpace, embedding_alone
 from utils import TrainingError
 
 log = logging.getLogger("sctag")
@@ -36,15 +35,15 @@ class TrainingData(NamedTuple):
 
     target: what the count decoder is fitted to: a ZINBTarget by the ZINB, a tensor (N, G) by the
     squared error. zinb_clip: "return" or "stop", see `losses.zinb_nll_entries`; block_bytes: what
-    the widest array of a block may take on the device. space: where cells are assigned to
-    centres; z itself until a pretrained z can tell more.
+    the widest array of a block may take on the device. components: (N, P) that join z where cells
+    are assigned to centres, see `with_components`; P is 0 where z alone is clustered.
     """
 
     graph: GraphTensors
     target: losses.ZINBTarget | tf.Tensor
     zinb_clip: str
     block_bytes: int
-    space: ClusterSpace
+    components: tf.Tensor
 
 
 class Weights(NamedTuple):
@@ -95,8 +94,24 @@ def training_data(
         direction=direction,
         dtype=network.product_dtype,
     )
-    space = embedding_alone(adata.n_obs, network.architecture["latent_dim"])
-    return TrainingData(graph, target, zinb_clip, block_bytes, space)
+    return TrainingData(graph, target, zinb_clip, block_bytes, tf.zeros([adata.n_obs, 0]))
+
+
+def with_components(data: TrainingData, components: np.ndarray, z: np.ndarray) -> TrainingData:
+    """The data with principal components beside z, scaled to the total variance of z.
+
+    The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
+    the decoders; the components keep what it leaves out. Joined, neither outweighs the other.
+    components: (N, P); z: (N, D) of the pretrained network, whose scale is arbitrary.
+    """
+    scale = np.sqrt(z.var(axis=0).sum() / max(components.var(axis=0).sum(), np.finfo(float).tiny))
+    centred = components - components.mean(axis=0)
+    return data._replace(components=tf.constant(scale * centred, tf.float32))
+
+
+def join(z: tf.Tensor, data: TrainingData) -> tf.Tensor:
+    """What is clustered: z (N, D) and the data's components, (N, D + P)."""
+    return tf.concat([z, data.components], axis=1)
 
 
 def objective(
@@ -116,7 +131,7 @@ def objective(
         zinb = losses.mean_square(data.target, *heads)
     divergence = tf.constant(0.0)
     if p is not None:
-        divergence = losses.kl_divergence(p, network.assign(data.space.points(z)), direction=kl)
+        divergence = losses.kl_divergence(p, network.assign(join(z, data)), direction=kl)
     total = weights.adj * adj + weights.zinb * zinb + weights.kl * divergence
     return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
 
@@ -308,8 +323,7 @@ def cluster(
 
     @tf.function(jit_compile=True)
     def soft_assignment() -> tf.Tensor:
-        z = network.encode(data.graph, training=False)
-        return network.assign(data.space.points(z))
+        return network.assign(join(network.encode(data.graph, training=False), data))
 
     state: dict[str, tf.Tensor] = {}
     changed: list[float] = []  # at each refresh but the first, the share of cells with a new label

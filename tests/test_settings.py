@@ -29,7 +29,6 @@ CHOICES = [
     *(
         "init",
         "cluster_on",
-        "latent_metric",
         "kl",
         "zinb_clip",
         "lr_schedule",
@@ -136,7 +135,6 @@ def test_official_is_the_published_code():
     assert (settings.update_interval, settings.maxiter) == (8, 300)
     assert settings.init == "spectral"  # 8: of the directed graph
     assert settings.cluster_on == "embedding"
-    assert settings.latent_metric == "euclidean"
     assert settings.symmetric_graph is False  # 8 and 9
 
     assert (settings.gene_selection, settings.clip) == ("seurat", None)

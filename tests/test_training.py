@@ -10,7 +10,6 @@ import tensorflow as tf
 import losses
 import model
 import preprocess
-import space
 import training
 from utils import TrainingError
 
@@ -273,14 +272,27 @@ def test_bfloat16_products_train_to_nearly_the_same_loss(prepared):
     assert last["mixed_bfloat16"] == pytest.approx(last["float32"], rel=0.02)
 
 
+def test_components_join_z_centred_and_with_the_same_total_variance(prepared):
+    net = network()
+    data = tensors(prepared, net)
+    z, components = training.embed(net, data), prepared.obsm["X_pca"] + 3.0
+    assert training.join(z, data).shape == z.shape
+    points = training.join(z, training.with_components(data, components, z)).numpy()
+    np.testing.assert_array_equal(points[:, :4], z)
+    added = points[:, 4:]
+    np.testing.assert_allclose(added.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(added.var(axis=0).sum(), z.var(axis=0).sum(), rtol=1e-4)
+    ratio = added / (components - components.mean(axis=0))
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-2)
+
+
 @pytest.mark.usefixtures("without_xla")
 def test_the_joint_is_what_the_clustering_phase_assigns(prepared):
     net = network(dropout=0.2)
     data = tensors(prepared, net)
     z = training.embed(net, data)
-    found = space.with_metric(data.space, z, prepared.obsp["connectivities"])
-    data = data._replace(space=space.with_components(found, z, prepared.obsm["X_pca"]))
-    points = data.space.points(z).numpy()
+    data = training.with_components(data, prepared.obsm["X_pca"], z)
+    points = training.join(z, data).numpy()
     net.place_centers(points[:3], trainable=True)
     before = net.assignment.centers.numpy()
     done = training.cluster(
@@ -296,7 +308,7 @@ def test_the_joint_is_what_the_clustering_phase_assigns(prepared):
         final_labels="final",
         quiet=True,
     )
-    q = net.assign(data.space.points(training.embed(net, data))).numpy()
+    q = net.assign(training.join(training.embed(net, data), data)).numpy()
     np.testing.assert_allclose(done.q, q, rtol=1e-3, atol=1e-5)
     moved = np.abs(net.assignment.centers.numpy() - before)
     assert moved[:, :4].max() > 1e-3  # beside z
