@@ -96,3 +96,40 @@ def test_clusters_of_the_graph_are_made_once_for_all_networks(
     if init == "leiden":
         assert done.metrics["restarts"]["agreement"] == 1
         assert done.labels["cluster"].tolist() == made[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("agreements", "networks"),
+    [([0.9], 3), ([0.8], 3), ([0.7, 0.85], 4), ([0.7, 0.6, 0.79], 6)],
+    ids=["agree", "just agree", "agree with one more", "never agree"],
+)
+def test_networks_are_added_while_their_clusters_disagree(
+    agreements, networks, run, simulated, tmp_path, monkeypatch
+):
+    """As far as `auto` allows; the last value is that of all, for metrics.json."""
+    asked = []
+
+    def agreement(starts):
+        asked.append(len(starts))
+        return agreements[min(len(asked), len(agreements)) - 1]
+
+    monkeypatch.setattr(restarts, "agreement", agreement)
+    out = tmp_path / "out"
+    flags = [*TINY, "--n_clusters", "3", "--restarts", "auto", "--out", out]
+    done = opened(run("--data", simulated.path, *flags, compiled=False), out)
+    found = done.metrics["restarts"]
+    assert found["seeds"] == restarts.network_seeds(1, 6)[:networks]
+    assert len(found["silhouettes"]) == networks
+    assert found["agreement"] == agreements[-1]
+    assert asked[:-1] == list(range(3, min(networks, 5) + 1))
+    said = re.findall(r"^restart   (\d) of (\d): silhouette", done.ran.out, re.M)
+    expected = [(str(i), "3" if i <= 3 else "6") for i in range(1, networks + 1)]
+    assert said == expected
+
+
+def test_a_start_alone_agrees_with_nothing():
+    assert restarts.agreement([]) == 0
+    initial = np.array([0, 1, 1])
+    start = restarts.Start(None, None, initial, None, [], 0.0)
+    assert restarts.agreement([start]) == 0
+    assert restarts.agreement([start, start._replace(initial=1 - initial)]) == 1
