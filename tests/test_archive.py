@@ -140,7 +140,11 @@ def test_a_line_that_is_no_record_is_refused_before_anything_is_written(
     assert not (tmp_path / "some").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not gzip", gzip.compress(b"x" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"not gzip", gzip.compress(b"x" * 99, mtime=0)[:-9]],
+    ids=["missing", "empty", "not gzip", "cut short"],
+)
 def test_a_file_that_cannot_be_read_is_one_sentence(content, tmp_path, capsys):
     file = tmp_path / "records.jsonl.gz"
     if content is not None:
