@@ -1,9 +1,8 @@
 """Restarts: networks pretrained from different weights, and the one that a run goes on with.
 
-Which optimum a network ends in is chance. A run with few cells pretrains several, and more where
-their clusters disagree, and keeps the one whose clusters are the most distinct (docs/recipe.md,
-Restarts). Letters: N cells, F features that are clustered, C clusters. No function here has a
-parameter for true labels.
+Which optimum a network ends in is chance. A run with few cells pretrains several, clusters each and
+keeps the one whose clusters are the most distinct (docs/recipe.md, Restarts). Letters: N cells, F
+features that are clustered, C clusters. No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import communities
 import estimation
 import training
 from model import SCTAG, NetworkState
-from settings import AGREEMENT, Settings
+from settings import Settings
 from utils import TrainingError
 
 log = logging.getLogger("sctag")
@@ -42,8 +41,8 @@ class Start(NamedTuple):
 class Starts(NamedTuple):
     """What pretraining leaves: one `Start` for each network that did not diverge, at least one.
 
-    seeds: of all networks that were pretrained; n_clusters: as given, or estimated on the first of
-    the starts, which `estimate` describes.
+    seeds: of all networks; n_clusters: as given, or estimated on the first of the starts, which
+    `estimate` describes.
     """
 
     seeds: list[int]
@@ -71,12 +70,10 @@ def pretrain(
     """Pretrain a network from each seed in turn, and cluster what it makes of the cells.
 
     n_clusters: None estimates it on the first network, for all of them: silhouettes of different
-    numbers cannot be compared. Beyond the number that `Settings.n_restarts` asks for at least,
-    networks are added while `agreement` is low, as far as it allows. One that diverges is left out
-    with a warning; TrainingError if all do.
+    numbers cannot be compared. A network that diverges is left out with a warning; TrainingError if
+    all do.
     """
-    least, most = settings.n_restarts(adata.n_obs)
-    seeds = network_seeds(settings.seed, most)
+    seeds = network_seeds(settings.seed, settings.n_restarts(adata.n_obs))
     pretrain_from = training.pretraining(
         network,
         data,
@@ -89,18 +86,14 @@ def pretrain(
     )
     starts, estimate, failure = [], None, None
     for number, seed in enumerate(seeds, 1):
-        if number > least and agreement(starts) >= AGREEMENT:
-            seeds = seeds[: number - 1]
-            break
-        total = least if number <= least else most  # as far as is known
         try:
             with stopwatch("pretrain"):
                 history = pretrain_from(seed)
                 z = training.embed(network, data)
         except TrainingError as error:
             failure = error
-            if most > 1:
-                log.warning("warning: restart %d of %d is left out: %s", number, total, error)
+            if len(seeds) > 1:
+                log.warning("warning: restart %d of %d is left out: %s", number, len(seeds), error)
             continue
         with stopwatch("initial_clusters"):
             here = data
@@ -119,18 +112,11 @@ def pretrain(
             silhouette = clustering.silhouette(points, initial, seed=settings.seed)
         centers = clustering.centers_of(points, initial)
         starts.append(Start(network.state(), here, initial, centers, history, silhouette))
-        if most > 1:
-            log.info("restart   %d of %d: silhouette %.3f", number, total, silhouette)
+        if len(seeds) > 1:
+            log.info("restart   %d of %d: silhouette %.3f", number, len(seeds), silhouette)
     if not starts:
         raise failure
     return Starts(seeds, starts, n_clusters, estimate)
-
-
-def agreement(starts: list[Start]) -> float:
-    """Mean ARI of all pairs of the starts' clusters; 0 where there are no two to compare."""
-    if len(starts) < 2:
-        return 0.0
-    return clustering.agreement([start.initial for start in starts])
 
 
 def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings) -> np.ndarray:
@@ -161,7 +147,7 @@ def choose(found: Starts) -> tuple[Start, dict[str, Any]]:
     said = {"seeds": found.seeds, "kept": kept.network.seed}
     said |= {"silhouettes": [silhouettes.get(seed) for seed in found.seeds], "agreement": None}
     if len(starts) > 1:
-        said["agreement"] = round(agreement(starts), 4)
+        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
         log.info(
             "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
             *(found.seeds.index(kept.network.seed) + 1, len(found.seeds), said["agreement"]),

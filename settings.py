@@ -62,9 +62,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_VARIANT = "sctag"
-# `--restarts auto`: few cells are where another start changes most and costs least; where the first
-# networks disagree (mean ARI below AGREEMENT) up to as many again are worth their time.
-FEW_CELLS, RESTARTS_OF_FEW, RESTARTS_IN_DOUBT, AGREEMENT = 1000, 3, 6, 0.8
+# `--restarts auto`: few cells are where another start changes most and costs least.
+FEW_CELLS, RESTARTS_OF_FEW = 1000, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +133,11 @@ class Settings:
         """Where the run's files go: --out, or results/NAME/VARIANT-seedS."""
         return self.out or Path("results", self.name, f"{self.variant}-seed{self.seed}")
 
-    def n_restarts(self, n_cells: int) -> tuple[int, int]:
-        """How many networks are pretrained on so many cells: at least, and if they disagree."""
+    def n_restarts(self, n_cells: int) -> int:
+        """How many networks are pretrained on so many cells."""
         if self.restarts != "auto":
-            return self.restarts, self.restarts
-        return (RESTARTS_OF_FEW, RESTARTS_IN_DOUBT) if n_cells <= FEW_CELLS else (1, 1)
+            return self.restarts
+        return RESTARTS_OF_FEW if n_cells <= FEW_CELLS else 1
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON types."""
@@ -459,9 +458,8 @@ def _add_training_flags(flag, group) -> None:
         group,
         "restarts",
         "networks pretrained from different weights, of which the one whose clusters are the most "
-        f"distinct (silhouette) goes on; `auto`: {RESTARTS_OF_FEW} of up to {FEW_CELLS} cells, and "
-        f"up to {RESTARTS_IN_DOUBT} while their clusters agree with a mean ARI below {AGREEMENT}; "
-        "1 of more cells",
+        f"distinct (silhouette) goes on; `auto`: {RESTARTS_OF_FEW} of up to {FEW_CELLS} cells, 1 "
+        "of more",
         type=_or_word("auto", "auto", _COUNT),
         metavar="{auto,INT}",
     )
