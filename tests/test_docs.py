@@ -11,7 +11,9 @@ import plots
 import report
 import tables
 from comparisons import seeds_cell
-from wording import three_decimals
+from methods import ABLATIONS, flag_names
+from settings import VARIANTS
+from wording import signed, three_decimals
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"
@@ -76,3 +78,30 @@ def test_the_readme_has_the_records_means(summary):
         for title, method in METHODS.items():
             part = summary[summary["method"] == method]
             assert row[title] == three_decimals(part[f"{measure}_mean"].mean())
+
+
+def default_rows():
+    """Rows of the recipe's table of defaults: the flags in place of a default, and the figures."""
+    text = (ROOT / "docs" / "recipe.md").read_text()
+    section = re.search(r"^## Each default in a line\n.*?(?=^## )", text, re.M | re.S)[0]
+    rows = (line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `"))
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells[1:5]] for cells in rows}
+
+
+def test_each_default_has_its_line():
+    ablations = {method.removeprefix("sctag ") for group in ABLATIONS.values() for method in group}
+    assert set(default_rows()) == ablations
+    sctag, official = VARIANTS["sctag"], VARIANTS["official"]
+    named = {name for flags in ablations for name in flag_names(f"sctag {flags}")}
+    refusal_only = {"round_counts"}  # decides what is refused, not what is computed
+    assert {name for name in sctag if sctag[name] != official[name]} - refusal_only <= named
+
+
+def test_the_lines_of_the_defaults_are_the_records(records):
+    jobs = tables.jobs_table(records)
+    pairs = [(f"sctag {flags}", "sctag") for flags in default_rows()]
+    found = tables.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
+    for shown, (_, row) in zip(default_rows().values(), found.iterrows(), strict=True):
+        mean, median = (signed(x, 3) for x in (row["mean"], row["differences"].median()))
+        counts = f"{row['wins']} / {row['losses']} / {row['ties']}"
+        assert shown == [str(row["n"]), mean, median, counts], row["method"]
