@@ -183,7 +183,7 @@ def run(name: str, settings: Settings) -> str:
                 import estimation
 
                 points, graph = adata.obsm["X_pca"], adata.obsp["connectivities"]
-                estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
+                estimate = estimation.estimate_n_clusters([points], graph, seed=settings.seed)
                 n_clusters = estimate.n_clusters
                 train.write_estimate(staging, estimate)
             labels = method.function(adata, n_clusters=n_clusters, seed=settings.seed)

@@ -2,14 +2,16 @@
 
 Letters: N cells, F features, K a candidate number. No criterion is right on all data: some count
 the dense groups, some the separate ones, some what comes back in another sample. Their median is
-nearer to the truth than any of them (docs/recipe.md has the comparison). No function here has a
-parameter for true labels.
+nearer to the truth than any of them, and where there are several embeddings of the cells, the
+median of what the criteria say on all is nearer than that of one (docs/recipe.md has both
+comparisons). No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,21 +37,24 @@ EIGENVALUES = 30  # computed
 class Estimate(NamedTuple):
     """The number of clusters chosen, what each criterion says, and the curves behind them.
 
-    criteria: the number by the criterion's name; curves: one row for each candidate K with
-    dispersion (mean squared distance to the centre), calinski_harabasz, stability and
-    prediction_strength; eigenvalues: of the graph, largest first.
+    criteria: by the criterion's name its numbers, one for each embedding; curves: for each
+    embedding one row for each candidate K with dispersion (mean squared distance to the centre),
+    calinski_harabasz, stability and prediction_strength; eigenvalues: of the graph, largest first.
     """
 
     n_clusters: int
-    criteria: dict[str, int]
-    curves: list[dict[str, float]]
+    criteria: dict[str, list[int]]
+    curves: list[list[dict[str, float]]]
     eigenvalues: list[float]
 
 
-def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: int) -> Estimate:
-    """The median of five criteria, none of which sees a label; the log has them.
+def estimate_n_clusters(
+    embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
+) -> Estimate:
+    """The median of five criteria over all embeddings, rounded down; the log has them.
 
-    points: (N, F), what is going to be clustered; adjacency: (N, N) the kNN graph, directed or not.
+    embeddings: one or more of (N, F), of the same cells: what may be clustered; adjacency: (N, N)
+    the kNN graph, directed or not.
 
     elbow: the K at which the dispersion lies farthest below the chord of its curve (Satopaa 2011).
     calinski_harabasz: the K of the largest ratio of variances (Calinski and Harabasz 1974).
@@ -57,40 +62,50 @@ def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: i
     best, by ARI (Ben-Hur 2002; Lange 2004).
     prediction_strength: the largest K at which, in the weakest cluster of one half, `STRENGTH` of
     the pairs are together by K-means of the other half too (Tibshirani and Walther 2005).
-    spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007).
+    spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007), the
+    same for each embedding.
     Each says at least 2.
     """
     rng = np.random.default_rng(seed)
-    sample = points
-    if len(points) > SAMPLE:
-        sample = points[rng.choice(len(points), SAMPLE, replace=False)]
-    sample = np.asarray(sample, np.float64)
-    largest = max(2, min(LARGEST, len(sample) // CELLS_EACH))
-    halves = [np.array_split(rng.permutation(len(sample)), 2) for _ in range(SPLITS)]
+    cells = np.arange(len(embeddings[0]))
+    if len(cells) > SAMPLE:
+        cells = rng.choice(len(cells), SAMPLE, replace=False)
+    largest = max(2, min(LARGEST, len(cells) // CELLS_EACH))
+    halves = [np.array_split(rng.permutation(len(cells)), 2) for _ in range(SPLITS)]
+    eigenvalues = spectrum(adjacency)
+    groups = int(np.clip(np.sum(eigenvalues > EIGENVALUE), 2, largest))
+    curves = []
     with warnings.catch_warnings():
         # Fewer distinct points than clusters: such candidates score badly, which is all it means.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        curves = [_try(sample, k, halves, seed) for k in range(2, largest + 1)]
-    eigenvalues = spectrum(adjacency)
+        for points in embeddings:
+            sample = np.asarray(points[cells], np.float64)
+            curves.append([_try(sample, k, halves, seed) for k in range(2, largest + 1)])
+    said = [_read_off(rows) | {"spectrum": groups} for rows in curves]
+    criteria = {name: [numbers[name] for numbers in said] for name in said[0]}
+    chosen = int(np.median([*criteria.values()]))
+    shown = (f"{name} {'/'.join(map(str, numbers))}" for name, numbers in criteria.items())
+    log.info("estimate  %s", ", ".join(shown))
+    log.info("clusters  %d (the median of these)", chosen)
+    return Estimate(chosen, criteria, curves, eigenvalues.tolist())
+
+
+def _read_off(rows: list[dict[str, float]]) -> dict[str, int]:
+    """What the four criteria that look at an embedding say, from the rows of its curves."""
 
     def column(name: str) -> np.ndarray:
-        return np.array([row[name] for row in curves])
+        return np.array([row[name] for row in rows])
 
     candidates = column("k").astype(int)
-    stable = candidates >= min(3, largest)
+    stable = candidates >= min(3, candidates[-1])
     strong = candidates[column("prediction_strength") >= STRENGTH]
-    criteria = {
+    said = {
         "elbow": candidates[elbow(column("dispersion"))],
         "calinski_harabasz": candidates[column("calinski_harabasz").argmax()],
         "stability": candidates[stable][column("stability")[stable].argmax()],
         "prediction_strength": strong.max(initial=2),
-        "spectrum": np.clip(np.sum(eigenvalues > EIGENVALUE), 2, largest),
     }
-    criteria = {name: int(k) for name, k in criteria.items()}
-    chosen = int(np.median(list(criteria.values())))
-    log.info("estimate  %s", ", ".join(f"{name} {k}" for name, k in criteria.items()))
-    log.info("clusters  %d (the median of these)", chosen)
-    return Estimate(chosen, criteria, curves, eigenvalues.tolist())
+    return {name: int(k) for name, k in said.items()}
 
 
 def _try(points: np.ndarray, k: int, halves: list, seed: int) -> dict[str, float]:
@@ -165,12 +180,11 @@ def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
 
 
 def plot(estimate: Estimate, path: Path) -> None:
-    """Draw the curves, what each criterion says and the choice (PNG)."""
+    """Draw the curves, a line for each embedding, what each criterion says and the choice (PNG)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
-    ks = [row["k"] for row in estimate.curves]
     titles = {
         "elbow": ("dispersion", "mean squared distance to the centre"),
         "calinski_harabasz": ("calinski_harabasz", "Calinski-Harabasz ratio"),
@@ -178,21 +192,23 @@ def plot(estimate: Estimate, path: Path) -> None:
         "prediction_strength": ("prediction_strength", "pairs kept, weakest cluster"),
     }
     for ax, (criterion, (column, title)) in zip(axes, titles.items(), strict=False):
-        ax.plot(ks, [row[column] for row in estimate.curves], "k.-", linewidth=1)
-        ax.set_title(f"{criterion}: {estimate.criteria[criterion]}")
+        for rows, said in zip(estimate.curves, estimate.criteria[criterion], strict=True):
+            values = [row[column] for row in rows]
+            (line,) = ax.plot([row["k"] for row in rows], values, ".-", linewidth=1)
+            ax.axvline(said, color=line.get_color(), linestyle="--")
+        ax.set_title(f"{criterion}: {', '.join(map(str, estimate.criteria[criterion]))}")
         ax.set_xlabel("number of clusters")
         ax.set_ylabel(title)
-        ax.axvline(estimate.criteria[criterion], color="C0", linestyle="--")
     ax = axes[4]
     ax.plot(range(1, len(estimate.eigenvalues) + 1), estimate.eigenvalues, "k.-", linewidth=1)
-    ax.axhline(EIGENVALUE, color="C0", linestyle="--")
-    ax.set_title(f"spectrum: {estimate.criteria['spectrum']}")
+    ax.axhline(EIGENVALUE, color="k", linestyle="--")
+    ax.set_title(f"spectrum: {estimate.criteria['spectrum'][0]}")
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue of the graph")
     ax = axes[5]
-    names = list(estimate.criteria)
-    ax.barh(names, list(estimate.criteria.values()), color="0.7")
-    ax.axvline(estimate.n_clusters, color="C3")
+    for numbers in zip(*estimate.criteria.values(), strict=True):
+        ax.plot(numbers, [*estimate.criteria], "o", alpha=0.6)
+    ax.axvline(estimate.n_clusters, color="k")
     ax.set_title(f"the median: {estimate.n_clusters} clusters")
     ax.set_xlabel("number of clusters")
     figure.savefig(path, dpi=120)

@@ -23,25 +23,40 @@ from utils import TrainingError
 log = logging.getLogger("sctag")
 
 
-class Start(NamedTuple):
-    """A pretrained network and the clusters that the clustering phase would start from.
+class Pretrained(NamedTuple):
+    """A pretrained network and what it makes of the cells.
 
-    data: with the components if they are clustered; initial: (N,) labels; centers: (C, F); history:
-    a row of losses an epoch; silhouette: of the clusters.
+    data: with the components if they are clustered; points: (N, F), what is clustered; history: a
+    row of losses an epoch.
     """
 
     network: NetworkState
     data: training.TrainingData
+    points: np.ndarray
+    history: list[dict]
+
+
+class Start(NamedTuple):
+    """A pretrained network and the clusters that the clustering phase would start from.
+
+    initial: (N,) labels; centers: (C, F); silhouette: of the clusters.
+    """
+
+    pretrained: Pretrained
     initial: np.ndarray
     centers: np.ndarray
-    history: list[dict]
     silhouette: float
+
+    @property
+    def seed(self) -> int:
+        """That the network began with."""
+        return self.pretrained.network.seed
 
 
 class Starts(NamedTuple):
     """What pretraining leaves: one `Start` for each network that did not diverge, at least one.
 
-    seeds: of all networks; n_clusters: as given, or estimated on the first of the starts, which
+    seeds: of all networks; n_clusters: as given, or estimated on all of the starts, which
     `estimate` describes.
     """
 
@@ -67,13 +82,45 @@ def pretrain(
     weights: training.Weights,
     stopwatch,
 ) -> Starts:
-    """Pretrain a network from each seed in turn, and cluster what it makes of the cells.
+    """Pretrain a network from each seed in turn, and cluster what each makes of the cells.
 
-    n_clusters: None estimates it on the first network, for all of them: silhouettes of different
-    numbers cannot be compared. A network that diverges is left out with a warning; TrainingError if
-    all do.
+    n_clusters: None estimates it on all networks at once, one number for all of them: silhouettes
+    of different numbers cannot be compared. A network that diverges is left out with a warning;
+    TrainingError if all do.
     """
     seeds = network_seeds(settings.seed, settings.n_restarts(adata.n_obs))
+    with stopwatch("pretrain"):
+        networks = _pretrain_all(network, data, adata, seeds, settings, weights=weights)
+    with stopwatch("initial_clusters"):
+        estimate = None
+        if n_clusters is None:
+            embeddings = [found.points for found in networks]
+            graph = adata.obsp["connectivities"]
+            estimate = estimation.estimate_n_clusters(embeddings, graph, seed=settings.seed)
+            n_clusters = estimate.n_clusters
+        starts = []
+        of_graph = settings.resolution is not None or settings.init != "kmeans"
+        for found in networks:
+            if of_graph and starts:  # the graph is the same whatever the network
+                initial = starts[0].initial
+            else:
+                initial = initial_clusters(adata, found.points, n_clusters, settings)
+            silhouette = clustering.silhouette(found.points, initial, seed=settings.seed)
+            centers = clustering.centers_of(found.points, initial)
+            starts.append(Start(found, initial, centers, silhouette))
+    return Starts(seeds, starts, n_clusters, estimate)
+
+
+def _pretrain_all(
+    network: SCTAG,
+    data: training.TrainingData,
+    adata,
+    seeds: list[int],
+    settings: Settings,
+    *,
+    weights: training.Weights,
+) -> list[Pretrained]:
+    """The networks that do not diverge, at least one, in the order of their seeds."""
     pretrain_from = training.pretraining(
         network,
         data,
@@ -84,39 +131,26 @@ def pretrain(
         weights=weights,
         quiet=settings.quiet,
     )
-    starts, estimate, failure = [], None, None
+    networks, failure = [], None
     for number, seed in enumerate(seeds, 1):
+        if len(seeds) > 1:
+            log.info("restart   %d of %d", number, len(seeds))
         try:
-            with stopwatch("pretrain"):
-                history = pretrain_from(seed)
-                z = training.embed(network, data)
+            history = pretrain_from(seed)
+            z = training.embed(network, data)
         except TrainingError as error:
             failure = error
             if len(seeds) > 1:
                 log.warning("warning: restart %d of %d is left out: %s", number, len(seeds), error)
             continue
-        with stopwatch("initial_clusters"):
-            here = data
-            if settings.cluster_on == "joint":
-                here = training.with_components(data, adata.obsm["X_pca"], z)
-            points = training.join(z, here).numpy()
-            if n_clusters is None:
-                graph = adata.obsp["connectivities"]
-                estimate = estimation.estimate_n_clusters(points, graph, seed=settings.seed)
-                n_clusters = estimate.n_clusters
-            of_graph = settings.resolution is not None or settings.init != "kmeans"
-            if of_graph and starts:  # the graph is the same whatever the network
-                initial = starts[0].initial
-            else:
-                initial = initial_clusters(adata, points, n_clusters, settings)
-            silhouette = clustering.silhouette(points, initial, seed=settings.seed)
-        centers = clustering.centers_of(points, initial)
-        starts.append(Start(network.state(), here, initial, centers, history, silhouette))
-        if len(seeds) > 1:
-            log.info("restart   %d of %d: silhouette %.3f", number, len(seeds), silhouette)
-    if not starts:
+        here = data
+        if settings.cluster_on == "joint":
+            here = training.with_components(data, adata.obsm["X_pca"], z)
+        points = training.join(z, here).numpy()
+        networks.append(Pretrained(network.state(), here, points, history))
+    if not networks:
         raise failure
-    return Starts(seeds, starts, n_clusters, estimate)
+    return networks
 
 
 def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings) -> np.ndarray:
@@ -143,13 +177,15 @@ def choose(found: Starts) -> tuple[Start, dict[str, Any]]:
     """
     starts = found.starts
     kept = max(starts, key=lambda start: start.silhouette)  # the first of equals
-    silhouettes = {start.network.seed: round(start.silhouette, 4) for start in starts}
-    said = {"seeds": found.seeds, "kept": kept.network.seed}
+    silhouettes = {start.seed: round(start.silhouette, 4) for start in starts}
+    said = {"seeds": found.seeds, "kept": kept.seed}
     said |= {"silhouettes": [silhouettes.get(seed) for seed in found.seeds], "agreement": None}
     if len(starts) > 1:
         said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
+        shown = ("-" if value is None else f"{value:.3f}" for value in said["silhouettes"])
+        log.info("restarts  silhouettes %s", ", ".join(shown))
         log.info(
             "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
-            *(found.seeds.index(kept.network.seed) + 1, len(found.seeds), said["agreement"]),
+            *(found.seeds.index(kept.seed) + 1, len(found.seeds), said["agreement"]),
         )
     return kept, said

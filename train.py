@@ -195,12 +195,13 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
     given = (network, data, adata, n_clusters, settings)
     starts = restarts.pretrain(*given, weights=weights, stopwatch=stopwatch)
     kept, said_of_restarts = restarts.choose(starts)
-    network.restore(kept.network)
+    pretrained = kept.pretrained
+    network.restore(pretrained.network)
     network.place_centers(kept.centers, trainable=settings.train_centers)
     with stopwatch("cluster"):
         clustered = training.cluster(
             network,
-            kept.data,
+            pretrained.data,
             epochs=settings.maxiter,
             learning_rate=settings.cluster_lr,
             schedule=settings.lr_schedule,
@@ -211,7 +212,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
             final_labels=settings.final_labels,
             quiet=settings.quiet,
         )
-    clustered.history[:0] = kept.history
+    clustered.history[:0] = pretrained.history
     if not settings.maxiter:  # a start other than K-means is not always the nearest centre
         clustered = clustered._replace(labels=kept.initial)
     z = training.embed(network, data)
@@ -222,7 +223,7 @@ def fit(adata, n_clusters: int | None, settings: Settings, stopwatch: Stopwatch)
         said_of_restarts,
         kept.initial,
         z,
-        training.join(z, kept.data).numpy(),
+        training.join(z, pretrained.data).numpy(),
         clustered,
     )
 

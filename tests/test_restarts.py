@@ -1,5 +1,6 @@
 """Several networks from different seeds: which goes on, and what happens where one diverges."""
 
+import json
 import re
 
 import numpy as np
@@ -55,9 +56,31 @@ def test_a_network_that_diverges_is_left_out(which, diverging, run, simulated, t
     assert re.fullmatch(
         rf"warning: restart {which + 1} of 3 is left out: .* learning rate\n", done.ran.err
     )
+    shown = ["-" if value is None else f"{value:.3f}" for value in found["silhouettes"]]
+    assert f"\nrestarts  silhouettes {', '.join(shown)}\n" in done.ran.out
     number = seeds.index(found["kept"]) + 1
     assert f"\nrestarts  go on with {number} of 3; their clusters agree" in done.ran.out
     assert np.isfinite(done.adata.obsm["X_sctag"]).all()
+
+
+@pytest.mark.parametrize("lost", [[], [0], [0, 2]])
+def test_the_number_of_clusters_is_estimated_on_all_networks_that_are_left(
+    lost, diverging, run, simulated, tmp_path
+):
+    seeds = restarts.network_seeds(1, 3)
+    diverging(*(seeds[i] for i in lost))
+    out = tmp_path / "out"
+    flags = [*TINY, "--n_clusters", "auto", "--restarts", "3", "--out", out]
+    done = opened(run("--data", simulated.path, *flags, compiled=False), out)
+    estimate = json.loads((out / "n_clusters.json").read_text())
+    left = 3 - len(lost)
+    assert len(estimate["curves"]) == left
+    assert {len(numbers) for numbers in estimate["criteria"].values()} == {left}
+    said = [number for numbers in estimate["criteria"].values() for number in numbers]
+    assert estimate["n_clusters"] == int(np.median(said))
+    assert done.metrics["n_clusters"] == estimate["n_clusters"]
+    if left > 1:  # the networks differ, and so do their curves
+        assert estimate["curves"][0] != estimate["curves"][1]
 
 
 def test_with_one_network_left_there_is_no_agreement(diverging, run, simulated, tmp_path):

@@ -64,8 +64,8 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
     starts = [line.split()[0] for line in lines[:-1]]
     assert starts == [
         *("data", "genes", "graph", "clusters", "device"),
-        *[*["pretrain"] * 5, "restart"] * 3,
-        "restarts",
+        *["restart", *["pretrain"] * 5] * 3,
+        *["restarts"] * 2,
         *["cluster"] * 3,
         *("results", "sizes"),
     ]
@@ -260,8 +260,9 @@ def test_of_several_networks_the_one_with_the_most_distinct_clusters_goes_on(lea
     assert len(set(silhouettes)) == 3
     assert restarts["kept"] == seeds[np.argmax(silhouettes)]
     assert 0.9 < restarts["agreement"] <= 1
-    said = re.findall(r"^restart   (\d) of 3: silhouette (-?\d\.\d{3})$", learned.ran.out, re.M)
-    assert said == [(str(i), f"{s:.3f}") for i, s in enumerate(silhouettes, 1)]
+    assert re.findall(r"^restart   (\d) of 3$", learned.ran.out, re.M) == ["1", "2", "3"]
+    shown = ", ".join(f"{value:.3f}" for value in silhouettes)
+    assert f"\nrestarts  silhouettes {shown}\n" in learned.ran.out
     number = np.argmax(silhouettes) + 1
     assert f"\nrestarts  go on with {number} of 3; their clusters agree" in learned.ran.out
     assert json.loads((learned.out / "model.json").read_text())["seed"] == restarts["kept"]
@@ -376,7 +377,7 @@ def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(tiny, simu
     assert re.search(r"^estimate  elbow \d+, .*\nclusters  3 \(the median", done.ran.out, re.M)
     estimate = json.loads((done.out / "n_clusters.json").read_text())
     assert estimate["n_clusters"] == np.median([*estimate["criteria"].values()]) == 3
-    assert [row["k"] for row in estimate["curves"]] == list(range(2, 13))
+    assert [row["k"] for row in estimate["curves"][0]] == list(range(2, 13))
     assert (done.out / "n_clusters.png").read_bytes().startswith(b"\x89PNG")
     labelled = tiny("--data", simulated.path, "--n_clusters", "auto")
     assert_same_clustering(done, labelled)
