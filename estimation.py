@@ -206,8 +206,10 @@ def plot(estimate: Estimate, path: Path) -> None:
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue of the graph")
     ax = axes[5]
-    for numbers in zip(*estimate.criteria.values(), strict=True):
-        ax.plot(numbers, [*estimate.criteria], "o", alpha=0.6)
+    for i, numbers in enumerate(zip(*estimate.criteria.values(), strict=True), 1):
+        ax.plot(numbers, [*estimate.criteria], "o", alpha=0.6, label=f"embedding {i}")
+    if len(estimate.curves) > 1:
+        ax.legend()
     ax.axvline(estimate.n_clusters, color="k")
     ax.set_title(f"the median: {estimate.n_clusters} clusters")
     ax.set_xlabel("number of clusters")
