@@ -51,7 +51,9 @@ class Estimate(NamedTuple):
 def estimate_n_clusters(
     embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
 ) -> Estimate:
-    """The median of five criteria over all embeddings, rounded down; the log has them.
+    """The median of five criteria over all embeddings, rounded down.
+
+    The log has what each says, and before it the scores of every number that one of them says.
 
     embeddings: one or more of (N, F), of the same cells: what may be clustered; adjacency: (N, N)
     the kNN graph, directed or not.
@@ -84,6 +86,8 @@ def estimate_n_clusters(
     said = [_read_off(rows) | {"spectrum": groups} for rows in curves]
     criteria = {name: [numbers[name] for numbers in said] for name in said[0]}
     chosen = int(np.median([*criteria.values()]))
+    for k in sorted({number for numbers in criteria.values() for number in numbers}):
+        log.info("candidate %2d  %s", k, _scores_of(k, curves))
     shown = (f"{name} {'/'.join(map(str, numbers))}" for name, numbers in criteria.items())
     log.info("estimate  %s", ", ".join(shown))
     log.info("clusters  %d (the median of these)", chosen)
@@ -106,6 +110,13 @@ def _read_off(rows: list[dict[str, float]]) -> dict[str, int]:
         "prediction_strength": strong.max(initial=2),
     }
     return {name: int(k) for name, k in said.items()}
+
+
+def _scores_of(k: int, curves: list[list[dict[str, float]]]) -> str:
+    """The scores of one candidate as text, each the mean over the embeddings."""
+    rows = [row for rows in curves for row in rows if row["k"] == k]
+    means = {name: np.mean([row[name] for row in rows]) for name in rows[0] if name != "k"}
+    return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
 
 
 def _try(points: np.ndarray, k: int, halves: list, seed: int) -> dict[str, float]:

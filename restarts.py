@@ -180,10 +180,11 @@ def choose(found: Starts) -> tuple[Start, dict[str, Any]]:
     silhouettes = {start.seed: round(start.silhouette, 4) for start in starts}
     said = {"seeds": found.seeds, "kept": kept.seed}
     said |= {"silhouettes": [silhouettes.get(seed) for seed in found.seeds], "agreement": None}
-    if len(starts) > 1:
-        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
+    if len(found.seeds) > 1:
         shown = ("-" if value is None else f"{value:.3f}" for value in said["silhouettes"])
         log.info("restarts  silhouettes %s", ", ".join(shown))
+    if len(starts) > 1:
+        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
         log.info(
             "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
             *(found.seeds.index(kept.seed) + 1, len(found.seeds), said["agreement"]),

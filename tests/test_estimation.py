@@ -61,6 +61,22 @@ def test_each_embedding_says_its_five_and_the_median_is_of_all(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_number_that_is_said_is_logged_with_its_scores(caplog):
+    points, graph = blobs(4, 60, spread=2.5)
+    other, _ = blobs(6, 40, spread=2.5)
+    with caplog.at_level("INFO", logger="sctag"):
+        estimate = estimation.estimate_n_clusters([points, other], graph, seed=1)
+    lines = [line.split(maxsplit=2) for line in caplog.messages if line.startswith("candidate")]
+    said = {number for numbers in estimate.criteria.values() for number in numbers}
+    assert [int(k) for _, k, _ in lines] == sorted(said)
+    for _, k, scores in lines:
+        one, two = (rows[int(k) - 2] for rows in estimate.curves)
+        shown = dict(score.split() for score in scores.split(", "))
+        assert set(shown) == set(one) - {"k"}
+        for name, value in shown.items():
+            assert float(value) == pytest.approx((one[name] + two[name]) / 2, rel=1e-3)
+
+
 def test_few_cells_have_few_candidates():
     points, graph = blobs(2, 7)
     estimate = estimation.estimate_n_clusters([points], graph, seed=0)

@@ -90,6 +90,8 @@ def test_with_one_network_left_there_is_no_agreement(diverging, run, simulated, 
     done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
     assert done.metrics["restarts"]["kept"] == seeds[2]
     assert done.metrics["restarts"]["agreement"] is None
+    silhouette = done.metrics["restarts"]["silhouettes"][2]
+    assert f"\nrestarts  silhouettes -, -, {silhouette:.3f}\n" in done.ran.out
 
 
 def test_a_run_of_which_all_networks_diverge_fails(diverging, run, simulated, tmp_path):
