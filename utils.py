@@ -1,80 +1,60 @@
-"""What every module may need and none owns: errors, the console, the device, checksums."""
+"""What every module may need and none owns: errors, the stopwatch, the device, checksums."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
-
 
 class CommandError(Exception):
-    """What a command cannot get past: one sentence that says what, where, and what to do.
+    """An error that a user can act on: one sentence that says what is wrong, where, what to do.
 
-    The command prints it on stderr without a traceback and exits with `status`.
+    A command prints it on stderr without a traceback and exits with `status`.
     """
 
     status = 1
 
 
-class InputError(CommandError):
+class InputError(CommandError, ValueError):
     """The user's input cannot be used."""
 
     status = 2
 
 
 class TrainingError(CommandError):
-    """Training cannot go on: a loss is no longer finite."""
+    """Training cannot go on, because a loss is no longer finite."""
 
 
-class _ConsoleHandler(logging.Handler):
-    """Log lines to stdout, warnings to stderr, without tearing a progress bar."""
+class Stopwatch:
+    """A clock that adds up the seconds of each phase of a run by the phase's name."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
-        tqdm.write(self.format(record), file=stream)
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
 
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time a block under the name `phase`; blocks of one name add up."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+            self.seconds[phase] = round(seconds, 3)
 
-def start_console(*, quiet: bool) -> None:
-    """Send the suite's log lines to the terminal: all of them, or warnings only if `quiet`."""
-    logger = logging.getLogger("sctag")
-    logger.handlers = [_ConsoleHandler()]
-    logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-
-
-def run_command(
-    program: str, job: Callable[[], str], *, quiet: bool, left: str = "nothing was written"
-) -> int:
-    """Run a command's job and print the line that it ends with, or one sentence on what went wrong.
-
-    left: what is there after a full disk or an interruption. Returns the exit status: 0, that of a
-    CommandError, 1 (the system refused, the disk is full, say) or 130 (interrupted).
-    """
-    start_console(quiet=quiet)
-    try:
-        last_line = job()
-    except CommandError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return error.status
-    except OSError as error:
-        print(f"{program}: error: {error}; {left}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; {left}", file=sys.stderr)
-        return 130
-    print(last_line)
-    return 0
+    def total(self) -> dict[str, float]:
+        """Return the seconds of each phase, and as `total` those since the stopwatch was made."""
+        return self.seconds | {"total": round(time.perf_counter() - self.start, 3)}
 
 
 @contextlib.contextmanager
@@ -83,9 +63,13 @@ def native_stderr_held() -> Iterator[None]:
 
     TensorFlow announces itself there before any log level can be set.
     """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    try:
+        sys.stderr.flush()
         stderr = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # there is no stderr to hold
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         failed = True
         try:
@@ -100,7 +84,10 @@ def native_stderr_held() -> Iterator[None]:
 
 
 class Device(NamedTuple):
-    """Where a run computes: its name, and the bytes that a block's widest array may take there."""
+    """Where a run computes: the device's name, and the bytes that a block's widest array may take.
+
+    The bytes suit the cache of a CPU, or the memory of a GPU.
+    """
 
     name: str
     block_bytes: int
@@ -111,9 +98,10 @@ GPU_SHARE = 1 / 64
 
 
 def gpu_memory(gpu_option: str) -> int | None:
-    """Bytes of memory of the first GPU of `gpu_option`, as nvidia-smi tells; None if it does not.
+    """Return the bytes of memory of the first GPU of `gpu_option`, or None if unknown.
 
-    TensorFlow itself says what is used of a GPU's memory, not how much there is.
+    nvidia-smi is asked, because TensorFlow tells how much of a GPU's memory is used, not how much
+    there is.
     """
     query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     command = ["nvidia-smi", *query, f"--id={gpu_option.split(',')[0]}"]
@@ -124,20 +112,60 @@ def gpu_memory(gpu_option: str) -> int | None:
         return None
 
 
-def start_tensorflow(gpu_option: str) -> Device:
-    """Import TensorFlow quietly, on the GPU that `gpu_option` names; returns the device.
+def pin_keras() -> None:
+    """Make Keras, which is imported after this, use TensorFlow, whatever the environment says.
 
-    gpu_option: as CUDA_VISIBLE_DEVICES; "-1" for the CPU. Memory growth is on and GPU kernels are
-    deterministic, so that a seed gives one result. To be called before TensorFlow is imported.
+    Raises
+    ------
+    InputError
+        If Keras already runs on another backend in this process.
     """
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu_option
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "config") and keras.config.backend() != "tensorflow":
+        raise InputError(
+            f"Keras already runs on {keras.config.backend()} in this process, and scTAG needs "
+            "TensorFlow: start a new session, with the environment variable KERAS_BACKEND unset"
+        )
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Have Keras create float32 weights during a block, whatever ~/.keras/keras.json says."""
+    import keras
+
+    before = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+def start_tensorflow(gpu_option: str | None) -> Device:
+    """Import TensorFlow without its announcements and return the device on which it computes.
+
+    Memory growth is on and GPU kernels are deterministic, so that a seed gives one result. Where
+    TensorFlow has run before in this process, as in a notebook, it keeps the devices it has.
+
+    Parameters
+    ----------
+    gpu_option
+        As CUDA_VISIBLE_DEVICES, "-1" for the CPU. None for what that variable says already, as a
+        scheduler sets it, or else for the first GPU.
+    """
+    if gpu_option is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_option
+    visible = os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    pin_keras()
     with native_stderr_held():
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.get_visible_devices("GPU")
         for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+            with contextlib.suppress(RuntimeError):  # it has run before: its memory is laid out
+                tf.config.experimental.set_memory_growth(gpu, True)
         if gpus:
             tf.config.experimental.enable_op_determinism()
         # The compiler announces itself too, at its first use.
@@ -147,36 +175,37 @@ def start_tensorflow(gpu_option: str) -> Device:
     if not gpus:
         return Device("CPU", CACHE_BYTES)
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    return Device(str(name), max(CACHE_BYTES, int((gpu_memory(gpu_option) or 0) * GPU_SHARE)))
+    return Device(str(name), max(CACHE_BYTES, int((gpu_memory(visible) or 0) * GPU_SHARE)))
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model and the widest vectors that TensorFlow can use there, as far as known.
+    """Return the processor's model and the widest vectors that TensorFlow can use there.
 
-    Seconds depend on both: "AMD EPYC, avx2" (Linux), or what Python knows of it (elsewhere).
+    Seconds depend on both. On Linux for example "AMD EPYC, avx2"; elsewhere what Python knows.
     """
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
         lines = []
-    told = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
-    flags = told.get("flags", "").split()
+    pairs = (line.partition(":") for line in lines)
+    properties = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = properties.get("flags", "").split()
     vectors = next((name for name in ("avx512f", "avx2", "avx") if name in flags), None)
-    model = told.get("model name") or platform.processor() or platform.machine()
+    model = properties.get("model name") or platform.processor() or platform.machine()
     return f"{model}, {vectors}" if vectors else model
 
 
 def peak_memory_mb() -> float:
-    """Largest resident set of this process so far, in MiB.
+    """Return the largest resident set of this process so far, in MiB.
 
-    Linux counts it for each program (`VmHWM`); what `getrusage` reports there, and elsewhere is all
-    there is, a process inherits from the one that started it, however large that was.
+    Linux counts it for each program (`VmHWM`). The figure of `getrusage`, which is all there is on
+    other systems, a process inherits from the one that started it, however large that was.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,0 +1,297 @@
+"""What every command shares: flags made from the settings, the console, and the exit status.
+
+The parser is derived from the declarations in `settings.py`. Nothing slow is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from tqdm.auto import tqdm
+
+import settings
+from declare import Spec
+from settings import RENAMED, VARIANTS, Settings
+from utils import CommandError
+
+STAGES = ("data", "model", "training", "run")
+
+
+# --- Flags ----------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one sentence, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one sentence to stderr and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+class _Refused(argparse.Action):
+    """A flag that exists, but not for this program: using it is an error that says why."""
+
+    def __init__(self, *args: Any, why: str, **kwargs: Any) -> None:
+        super().__init__(*args, nargs="*", help=argparse.SUPPRESS, **kwargs)
+        self.why = why
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        parser.error(f"{option_string} {self.why}")
+
+
+def value_type(spec: Spec) -> Callable[[str], Any]:
+    """Return the argparse type of a setting that is a number: text to a value within its bounds.
+
+    The returned function raises argparse.ArgumentTypeError with half a sentence.
+    """
+    kind = spec.number
+    assert kind is not None
+
+    def parse(text: str) -> Any:
+        if text in spec.words:
+            return spec.words[text]
+        try:
+            value = kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
+        try:
+            spec.check_number(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    return parse
+
+
+def number(kind: type, **bounds: float) -> Callable[[str], Any]:
+    """Return an argparse type for a number that is no setting; `bounds` as in `declare.Spec`."""
+    return value_type(Spec(sentence="", group="", stage="", types=(kind,), **bounds))  # type: ignore[arg-type]
+
+
+def seed(text: str) -> int:
+    """Return a seed from text, within the bounds of the setting `seed` (an argparse type)."""
+    return value_type(settings.specs()["seed"])(text)
+
+
+def as_text(value: Any) -> str:
+    """Return a setting's value as it stands on a command line and in the help."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    words = {True: "yes", False: "no", None: "none"}
+    is_word = isinstance(value, bool) or value is None
+    return words[value] if is_word else str(value)
+
+
+def default_text(spec: Spec, run_name: str = "VARIANT") -> str:
+    """Return the default of a setting for the help: one value, or one for each variant."""
+    if spec.shown is not None:
+        return spec.shown.format(run_name=run_name)
+    texts = {variant: as_text(spec.default_in(variant)) for variant in VARIANTS}
+    if len(set(texts.values())) == 1:
+        return texts["sctag"]
+    return ", ".join(f"{text} in {variant}" for variant, text in texts.items())
+
+
+def build_parser(
+    prog: str = "train.py",
+    description: str = "Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
+    "ZINB decoder over the kNN graph of the cells.",
+    *,
+    run_name: str = "VARIANT",
+    stages: Collection[str] = STAGES,
+    refusal: str = "is not for this program",
+) -> argparse.ArgumentParser:
+    """Return a program's parser; it yields only the flags that were given, see `parse_settings`.
+
+    Parameters
+    ----------
+    prog, description
+        The program's name and its one sentence.
+    run_name
+        What comes before the seed in the name of the results folder, for the help.
+    stages
+        Stages of `declare.Spec` whose settings the program uses. The flag of any other setting is
+        refused with a sentence that ends in `refusal`, and the help does not show it.
+    """
+    parser = Parser(
+        prog=prog,
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
+    )
+    old_names = {new: old for old, new in RENAMED.items()}
+    groups: dict[str, Any] = {}
+    for name, spec in settings.specs().items():
+        if spec.group not in groups:
+            groups[spec.group] = parser.add_argument_group(spec.group)
+        options, arguments = _argument(spec, run_name)
+        if spec.stage in stages:
+            groups[spec.group].add_argument(*options, **arguments)
+        else:
+            if arguments.get("action") is argparse.BooleanOptionalAction:
+                options.append(f"--no-{name}")
+            groups[spec.group].add_argument(*options, action=_Refused, why=refusal, dest=name)
+        if name in old_names and spec.stage in stages:
+            hidden = arguments | {"help": argparse.SUPPRESS, "dest": name}
+            parser.add_argument(f"--{old_names[name]}", **hidden)
+    return parser
+
+
+def _argument(spec: Spec, run_name: str) -> tuple[list[str], dict[str, Any]]:
+    """Return the option strings and the keywords with which argparse adds a setting's flag."""
+    sentence = spec.sentence.replace("%", "%%")
+    arguments: dict[str, Any] = {"help": sentence}
+    if spec.switch:
+        arguments["action"] = "store_true"
+        return [f"--{spec.name}"], arguments
+    arguments["help"] += f" (default: {default_text(spec, run_name)})"
+    if bool in spec.types:
+        arguments["action"] = argparse.BooleanOptionalAction
+    elif spec.choices is not None:
+        arguments["choices"] = list(spec.choices)
+    elif spec.number is not None:
+        arguments["type"] = value_type(spec)
+    elif Path in spec.types:
+        arguments["type"] = Path
+    if spec.is_list:
+        arguments["nargs"] = "+"
+    if spec.metavar is not None:
+        arguments["metavar"] = spec.metavar
+    return [f"--{spec.name}"], arguments
+
+
+def parse_settings(argv: Sequence[str] | None = None) -> Settings:
+    """Return the settings of a command line: what was given over the defaults of the variant.
+
+    Exits with status 2 and one sentence on stderr where a flag cannot be used.
+    """
+    return settings_of(vars(build_parser().parse_args(argv)))
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """Return the settings of parsed flags over the defaults of the variant."""
+    return Settings(**(settings.defaults(given.get("variant", "sctag")) | given))
+
+
+# --- The console ----------------------------------------------------------------------------------
+
+
+def write_line(text: str, stream: TextIO | None) -> None:
+    """Write a line to stdout or stderr without tearing a progress bar.
+
+    A stream that is closed, or whose reader has gone (`| head`), takes no more lines, and that is
+    no reason to lose a run.
+    """
+    try:
+        tqdm.write(text, file=stream)
+    except (OSError, ValueError, AttributeError):
+        return
+
+
+class _ConsoleHandler(logging.Handler):
+    """A handler that sends log lines to stdout and warnings to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        write_line(self.format(record), stream)
+
+
+@contextlib.contextmanager
+def console(*, quiet: bool) -> Any:
+    """Send the suite's log lines to the terminal during a block: all, or warnings if `quiet`."""
+    logger = logging.getLogger("sctag")
+    before = logger.handlers, logger.propagate, logger.level
+    logger.handlers, logger.propagate = [_ConsoleHandler()], False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
+
+
+def steady_streams() -> None:
+    """Make stdout and stderr print any character, escaped where their encoding lacks it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def flush_streams() -> None:
+    """Flush stdout and stderr; one that fails is pointed at nothing, so that Python's exit is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def settle_environment() -> None:
+    """Set what libraries read from the environment when they are first imported.
+
+    Figures are files, whatever backend a notebook or a desktop has left in MPLBACKEND. numba, with
+    which pynndescent and scanpy are compiled, needs a folder that it can write to.
+    """
+    os.environ["MPLBACKEND"] = "Agg"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = next((path for path in (cache, *cache.parents) if path.exists()), cache)
+    if "NUMBA_CACHE_DIR" not in os.environ and not (
+        folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    ):
+        os.environ["NUMBA_CACHE_DIR"] = str(
+            Path(tempfile.gettempdir(), f"sctag-numba-{os.getuid()}")
+        )
+
+
+def run_command(
+    program: str, job: Callable[[], str], *, quiet: bool, left: str = "nothing was written"
+) -> int:
+    """Run a command's job and print the line that it ends with, or one sentence on what went wrong.
+
+    Parameters
+    ----------
+    program
+        Name of the command, with which an error line begins.
+    job
+        The work; it returns the last line of the output.
+    quiet
+        Whether only warnings and the last line are printed.
+    left
+        What is there after a full disk or an interruption, in words.
+
+    Returns
+    -------
+    The exit status: 0, that of a CommandError, 1 (the system refused, the disk is full, say) or 130
+    (interrupted).
+    """
+    steady_streams()
+    settle_environment()
+    status, line, stream = 1, "", sys.stderr
+    with console(quiet=quiet):
+        try:
+            status, line, stream = 0, job(), sys.stdout
+        except CommandError as error:
+            status, line = error.status, f"{program}: error: {error}"
+        except OSError as error:
+            status, line = 1, f"{program}: error: {error}; {left}"
+        except KeyboardInterrupt:
+            status, line = 130, f"{program}: interrupted; {left}"
+    write_line(line, stream)
+    flush_streams()
+    return status
