@@ -1,12 +1,14 @@
 """Counts to what the network reads: genes chosen, scaled, principal components, kNN graph.
 
-Letters: N cells, G genes kept. Nothing here knows TensorFlow or a true label; the matrix stays
-sparse until the G genes are chosen. Keys of the result, those that scanpy users know:
-layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"].
+Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
+label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
+users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], varm["PCs"],
+obsp["connectivities"].
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 
@@ -17,15 +19,26 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+import raw_counts
+from settings import Preparation
 from utils import InputError
 
 log = logging.getLogger("sctag")
 
+# A gene whose normalised values differ by less than this share of them is constant: float32 rounds
+# each value to about 1e-7 of it.
+CONSTANT = 1e-5
+
 
 def drop_empty(adata: ad.AnnData) -> ad.AnnData:
-    """Without the genes, then the cells, that have no counts, as published; says how many went.
+    """Return the data without the genes, then the cells, that have no counts, and log how many.
 
-    adata: X (cells, genes) sparse counts. Raises InputError if nothing is left.
+    X is sparse counts, cells x genes. The data themselves are returned if nothing is to go.
+
+    Raises
+    ------
+    InputError
+        If nothing is left.
     """
     genes = np.asarray(adata.X.sum(axis=0)).ravel() > 0
     cells = np.asarray(adata.X.sum(axis=1)).ravel() > 0
@@ -38,26 +51,68 @@ def drop_empty(adata: ad.AnnData) -> ad.AnnData:
 
 
 def normalise(adata: ad.AnnData) -> ad.AnnData:
-    """Counts to layers["counts"]; X becomes log(1 + count / size factor), natural logarithm.
+    """Return new data with log(1 + count / size factor) in X and the counts in a layer.
 
     The size factor, obs["size_factor"], is a cell's depth over the median depth (scanpy's
-    `normalize_total` without a target, the official `normalize_per_cell`).
+    `normalize_total` without a target, the official `normalize_per_cell`); uns["sctag"] keeps the
+    median depth. The logarithm is natural. Of the given data, whose X is counts, only X, obs and var are taken.
     """
-    adata.layers["counts"] = adata.X.copy()
+    normalised = ad.AnnData(
+        adata.X.copy(), obs=adata.obs.copy(), var=adata.var.copy(), layers={"counts": adata.X}
+    )
     depth = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
-    adata.obs["size_factor"] = depth / np.median(depth)
-    sc.pp.normalize_total(adata)
-    sc.pp.log1p(adata)
-    return adata
+    normalised.obs["size_factor"] = depth / np.median(depth)
+    normalised.uns["sctag"] = {"median_depth": json.dumps(float(np.median(depth)))}
+    sc.pp.normalize_total(normalised)
+    sc.pp.log1p(normalised)
+    del normalised.uns["log1p"]  # scanpy's own note; anndata before 0.12 cannot read it
+    return normalised
+
+
+def drop_constant(adata: ad.AnnData) -> ad.AnnData:
+    """Return the data without the genes whose normalised value is the same in all cells.
+
+    Such a gene says nothing, and its z-scores would be rounding errors of any size. X is the
+    logarithms that `normalise` makes. The data themselves are returned if nothing is to go.
+
+    Raises
+    ------
+    InputError
+        If no gene is left.
+    """
+    # A gene with a zero somewhere is not constant: only the others are looked at.
+    full = np.flatnonzero(np.bincount(adata.X.indices, minlength=adata.n_vars) == adata.n_obs)
+    if not len(full):
+        return adata
+    values = adata.X[:, full]
+    lowest, highest = values.min(axis=0).toarray().ravel(), values.max(axis=0).toarray().ravel()
+    constant = np.zeros(adata.n_vars, bool)
+    constant[full] = highest - lowest <= CONSTANT * highest
+    if not constant.any():
+        return adata
+    if constant.all():
+        raise InputError(
+            f"no gene varies: each of the {adata.n_vars} genes with counts has the same "
+            "normalised value in all cells, give data of more genes"
+        )
+    log.info("dropped   %d genes that are the same in all cells", constant.sum())
+    return adata[:, ~constant].copy()
 
 
 def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
-    """The n_genes most variable genes, or all of them where there are not more; says which.
+    """Return the data of the most variable genes, or of all where there are not more.
 
-    method: "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
-    standardised variance and the variance of Pearson residuals of the counts: scanpy's
-    `highly_variable_genes` and its experimental namesake. `seurat_v3` fits a loess that can fail on
-    shallow data; `seurat` then takes its place, with a sentence.
+    Parameters
+    ----------
+    adata
+        Data that `normalise` has made; var["highly_variable"] is set in it.
+    n_genes
+        How many genes are kept.
+    method
+        "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
+        standardised variance and the variance of Pearson residuals of the counts: scanpy's
+        `highly_variable_genes` and its experimental namesake. `seurat_v3` fits a loess that can
+        fail on shallow data; `seurat` then takes its place, with a warning.
     """
     if n_genes >= adata.n_vars:
         log.info("genes     all %d kept (%d were asked for)", adata.n_vars, n_genes)
@@ -88,47 +143,77 @@ def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
         sc.pp.highly_variable_genes(adata, flavor=method, n_top_genes=n_genes)
 
 
-def scale(adata: ad.AnnData, *, clip: float | None) -> ad.AnnData:
-    """X as dense float32 z-scores of each gene, clipped to +-clip (scanpy's `scale`)."""
+def scale(adata: ad.AnnData, *, clip: float | None) -> None:
+    """Set X to dense float32 z-scores of each gene, clipped to ±clip (scanpy's `scale`).
+
+    var["mean"] and var["std"] keep what the z-scores were made with.
+    """
     adata.X = adata.X.toarray().astype(np.float32)
     sc.pp.scale(adata, max_value=clip)
-    return adata
 
 
 def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
-    """Set obsm["X_pca"] (N, n_pcs), by scikit-learn; of fewer components where data are fewer."""
+    """Set obsm["X_pca"] (N, P) and the loadings varm["PCs"] (G, P), by scikit-learn's PCA.
+
+    There are n_pcs components, or as many as the data have.
+    """
     available = min(n_pcs, *adata.shape)
     if available < n_pcs:
         log.info("pca       %d components (%d were asked for)", available, n_pcs)
-    adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
+    pca = PCA(available, random_state=seed)
+    adata.obsm["X_pca"] = pca.fit_transform(adata.X)
+    adata.varm["PCs"] = pca.components_.T
 
 
 def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
-    """The k nearest other cells of each cell, euclidean: indices (N, k), in no particular order.
+    """Return the k nearest other cells of each cell, euclidean, as indices (N, k) in no order.
 
-    points: (N, F); exact by scikit-learn, in blocks, in time N^2; otherwise by pynndescent, in time
-    about N log N, which misses a few neighbours and is decided by the seed. It is asked for twice
-    as many as are taken: of just as many it misses one in ten in large data.
+    Parameters
+    ----------
+    points
+        Coordinates of the cells, shape (N, P).
+    k
+        Neighbours of each cell, itself not counted.
+    exact
+        By scikit-learn, in time N^2; otherwise by pynndescent, in time about N log N, which misses
+        a few neighbours. It is asked for twice as many as are taken: of just as many it misses one
+        in ten in large data.
+    seed
+        Decides what pynndescent finds.
     """
     if exact:
         return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
     from pynndescent import NNDescent
 
     asked = min(2 * (k + 1), len(points))
-    found = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
-    # Nearest first; the cell itself, where it was found, goes to the end and is cut off.
-    itself = found == np.arange(len(points))[:, None]
-    return np.take_along_axis(found, np.argsort(itself, axis=1, kind="stable"), axis=1)[:, :k]
+    nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
+    # Nearest first; the cell itself, where it is listed, goes to the end and is cut off.
+    itself = nearest == np.arange(len(points))[:, None]
+    order = np.argsort(itself, axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1)[:, :k]
 
 
 def knn_graph(
     points: np.ndarray, *, k: int, symmetric: bool, exact: bool, seed: int
 ) -> sp.csr_matrix:
-    """Binary kNN graph, CSR float32 (N, N): a row lists the k nearest cells, the cell itself first.
+    """Return the binary kNN graph of cells, CSR float32 (N, N).
 
-    points: (N, F); exact, seed: see `nearest_others`. `symmetric` joins two cells if either lists
-    the other; otherwise the graph is directed with k ones in each row, as published. Raises
-    InputError unless k < N.
+    A row lists the cell itself and its k - 1 nearest others.
+
+    Parameters
+    ----------
+    points, exact, seed
+        See `nearest_others`.
+    k
+        Neighbours of a cell, itself included.
+    symmetric
+        Whether two cells are joined if either lists the other. Otherwise the graph is directed,
+        with k ones in each row, as published.
+
+    Raises
+    ------
+    InputError
+        Unless k < N.
     """
     n_cells = len(points)
     if k >= n_cells:
@@ -149,40 +234,65 @@ def knn_graph(
     return graph
 
 
-def prepare(
-    adata: ad.AnnData,
-    *,
-    n_genes: int,
-    gene_selection: str,
-    clip: float | None,
-    n_pcs: int,
-    k: int,
-    symmetric: bool,
-    exact_knn_cells: int,
-    seed: int,
-) -> ad.AnnData:
-    """Checked counts to the prepared AnnData that the module's docstring describes.
+def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.csr_matrix:
+    """Return the kNN graph of points (N, P) that the settings ask for, and log what it is like."""
+    exact = len(points) <= preparation.exact_knn_cells
+    graph = knn_graph(
+        points,
+        k=preparation.k_neighbors,
+        symmetric=preparation.symmetric_graph,
+        exact=exact,
+        seed=seed,
+    )
+    neighbours = np.diff(graph.indptr)
+    log.info(
+        "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
+        len(points),
+        graph.nnz,
+        "" if exact else "approximate, ",
+        "symmetric" if preparation.symmetric_graph else "directed",
+        graph.nnz / len(points),
+        neighbours.min(),
+        neighbours.max(),
+    )
+    return graph
 
-    adata: X (cells, genes) sparse raw counts; exact_knn_cells: the kNN graph is exact for up to so
-    many cells, approximate beyond. Raises InputError where the data cannot be clustered.
+
+def prepare(
+    adata: ad.AnnData, preparation: Preparation, *, seed: int, where: str = "X"
+) -> ad.AnnData:
+    """Return new, prepared data, with the keys that the module's docstring lists.
+
+    Parameters
+    ----------
+    adata
+        Raw counts in X, cells x genes, sparse or dense; it is not changed. Its obs and var come
+        along.
+    preparation
+        Choice of genes, scaling, components and graph.
+    seed
+        Of the components and of an approximate graph.
+    where
+        What X is called in an error message.
+
+    Raises
+    ------
+    InputError
+        If X does not hold raw counts, or the data cannot be clustered.
     """
+    matrix = raw_counts.canonical(adata.X, where)
+    matrix, warning = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
+    if warning:
+        log.warning("warning: %s", warning)
     with warnings.catch_warnings():
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
-        adata = normalise(drop_empty(adata))
-        adata = scale(select_genes(adata, n_genes=n_genes, method=gene_selection), clip=clip)
-        add_pca(adata, n_pcs=n_pcs, seed=seed)
-    exact = adata.n_obs <= exact_knn_cells
-    graph = knn_graph(adata.obsm["X_pca"], k=k, symmetric=symmetric, exact=exact, seed=seed)
-    adata.obsp["connectivities"] = graph
-    log.info(
-        "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
-        adata.n_obs,
-        graph.nnz,
-        "" if exact else "approximate, ",
-        "symmetric" if symmetric else "directed",
-        graph.nnz / adata.n_obs,
-        np.diff(graph.indptr).min(),
-        np.diff(graph.indptr).max(),
-    )
-    return adata
+        raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
+        normalised = drop_constant(normalise(drop_empty(raw)))
+        prepared = select_genes(
+            normalised, n_genes=preparation.highly_genes, method=preparation.gene_selection
+        )
+        scale(prepared, clip=preparation.clip)
+        add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
+    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    return prepared

@@ -1,0 +1,142 @@
+"""What counts are: the one form in which the suite holds them, and the check of their values."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix, issparse
+
+from utils import InputError
+
+FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
+DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ by far more
+LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
+
+
+def canonical(matrix: object, where: str) -> csr_matrix:
+    """Return a matrix of numbers as CSR in canonical form, without stored zeros.
+
+    Entries that are stored twice are summed in float64, because integers of a file could wrap.
+
+    Parameters
+    ----------
+    matrix
+        Cells x genes, dense or sparse, of any type of number. It is not changed.
+    where
+        What the matrix is called in an error message.
+
+    Returns
+    -------
+    CSR, float32, or float64 if a value is above 2^24. The same object if it is so already.
+
+    Raises
+    ------
+    InputError
+        If it is no matrix of numbers.
+    """
+    two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2  # type: ignore[attr-defined]
+    if not two_d or matrix.dtype.kind not in "biuf":  # type: ignore[attr-defined]
+        raise InputError(f"{where} is not a matrix of numbers, cells x genes")
+    if _is_canonical(matrix):
+        return matrix
+    if issparse(matrix):
+        matrix.check_format(full_check=True)  # type: ignore[attr-defined]
+        counts = csr_matrix(matrix, dtype=np.float64)
+        counts.sum_duplicates()
+    else:
+        rows, columns = np.nonzero(matrix)
+        values = matrix[rows, columns].astype(np.float64)  # type: ignore[index]
+        counts = csr_matrix((values, (rows, columns)), shape=matrix.shape)  # type: ignore[attr-defined]
+    if not np.any(np.abs(counts.data) > FLOAT32_WHOLE):
+        counts = counts.astype(np.float32)
+    counts.eliminate_zeros()
+    return counts
+
+
+def _is_canonical(matrix: object) -> bool:
+    return (
+        isinstance(matrix, csr_matrix)
+        and matrix.dtype == np.float32
+        and matrix.has_canonical_format
+        and np.count_nonzero(matrix.data) == matrix.nnz
+        and not np.any(np.abs(matrix.data) > FLOAT32_WHOLE)
+    )
+
+
+def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_matrix, str | None]:
+    """Refuse values which are not raw counts; round up expected counts if asked to.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, as `canonical` returns them; whole floats are counts.
+    round_counts
+        Whether values that are not whole, such as expected counts (RSEM), are rounded up by ceil,
+        as the published suite does.
+    where
+        What the matrix is called in a message, for example the file's path.
+
+    Returns
+    -------
+    The counts, the same object if all are whole, and a sentence to warn with if some were rounded.
+
+    Raises
+    ------
+    InputError
+        For no cells or genes, NaN, infinite or negative values, values which look normalised, and
+        for any other fraction unless `round_counts`.
+    """
+    cells, genes = counts.shape
+    if cells == 0 or genes == 0:
+        raise InputError(f"{where}: {cells} cells x {genes} genes, there is nothing to cluster")
+    values = counts.data
+    _refuse(counts, np.isnan(values), "NaN", where)
+    _refuse(counts, np.isinf(values), "infinite", where)
+    _refuse(counts, values < 0, "negative, as in scaled data", where)
+    fractions = np.count_nonzero(values != np.rint(values))
+    if fractions == 0:
+        return counts, None
+    if reason := _normalised(counts):
+        raise InputError(
+            f"{where}: the values look normalised, because {reason}: raw counts are needed (if "
+            "a layer of a .h5ad file has them, name it with --layer)"
+        )
+    finding = f"{where}: {fractions} of {values.size} non-zero values are not whole"
+    if not round_counts:
+        raise InputError(f"{finding}: give raw counts, or round these up with --round_counts")
+    rounded = counts.copy()
+    rounded.data = np.ceil(values)
+    return rounded, f"{finding} and were rounded up"
+
+
+def _refuse(counts: csr_matrix, bad: np.ndarray, kind: str, where: str) -> None:
+    """Raise InputError if any stored value is bad; `bad`: a truth value for each of them."""
+    if bad.any():
+        first = np.flatnonzero(bad)[0]
+        cell = np.searchsorted(counts.indptr, first, side="right") - 1
+        raise InputError(
+            f"{where}: {np.count_nonzero(bad)} of {bad.size} stored values are {kind}, the first "
+            f"at cell {cell}, gene {counts.indices[first]} (from 0): raw counts are needed"
+        )
+
+
+def _normalised(counts: csr_matrix) -> str | None:
+    """Return why values which are not all whole look normalised, or None if they do not."""
+    values = counts.data
+    if _equal_depths(counts, values):
+        return "all cells have the same sum"
+    if values.max() >= LOG_CEILING:
+        return None
+    if _equal_depths(counts, np.expm1(values, dtype=np.float64)):
+        return "all cells have the same sum once log1p is undone"
+    share = np.mean(values != np.rint(values))
+    if share > 0.5:
+        return f"the largest is {values.max():.3g} and {share:.0%} are not whole, as for logarithms"
+    return None
+
+
+def _equal_depths(counts: csr_matrix, values: np.ndarray) -> bool:
+    """Return whether all cells have the same sum of values, given in the order of the counts'."""
+    cells = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    depths = np.bincount(cells, weights=values)
+    depths = depths[depths > 0]
+    return len(depths) >= 2 and np.ptp(depths) <= DEPTH_TOLERANCE * depths.max()
