@@ -1,12 +1,12 @@
 """The model's own layers: each is a formula.
 
-Letters: N cells, F features in, C_out features out, K hops, D latent size, C clusters. P is the
-propagation matrix: the normalised adjacency of the kNN graph (A X), or its transpose (A^T X).
+Letters: N cells, G genes, H hops, D latent size, C clusters. Â, the propagation matrix, is the
+normalised adjacency of the kNN graph, D^-1/2 A D^-1/2, or its transpose.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -27,7 +27,7 @@ class InputDropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Inputs (N, F); in training each entry is 0 with probability `rate`, else scaled."""
+        """Return inputs (N, width); in training, entries are 0 with probability `rate`, else scaled."""
         threshold = round(self.rate * 2**16)
         if not training or threshold == 0:
             return inputs
@@ -47,93 +47,126 @@ class InputDropout(keras.layers.Dropout):
         return tf.where(dropped, tf.zeros_like(scaled), scaled)
 
 
+def exponents_of(hops: int, *, repeated: bool) -> list[int]:
+    """Return the exponents of Â that a TAGConv reads: 0 to H, or 0, 1, 1, ... if `repeated`."""
+    return [min(h, 1) if repeated else h for h in range(hops + 1)]
+
+
 class TAGConv(SpektralTAGConv):
-    """Topology-adaptive graph convolution, activation(sum over h = 0..K of P^h X W_h + b).
+    """Topology-adaptive graph convolution: activation(sum over h = 0..H of Â^h X W_h + b).
 
-    Spektral's layer (0.6.1 to 1.3.1) concatenates [X, PX, PX, PX], because its loop propagates the
-    same X each time, and since 1.0 it computes P^T X where 0.6.1 computed P X. This one keeps
+    Spektral's layer (0.6.1 to 1.3.1) concatenates [X, ÂX, ÂX, ÂX], because its loop propagates the
+    same X each time, and since 1.0 it computes Â^T X where 0.6.1 computed Â X. This layer keeps
     spektral's weights and message passing and computes what its formula says, in the direction of
-    the matrix product P X. `repeated=True` gives the published blocks [X, PX, PX, PX].
+    the matrix product Â X. Source: Du et al. 2017, arXiv:1710.10370, and the loop of spektral's
+    `TAGConv.call`.
 
-    channels: C_out; hops: K >= 0. Weights: kernel ((K + 1) F, C_out), the W_h stacked, and bias.
-    Source: Du et al. 2017, arXiv:1710.10370, and the loop of spektral's `TAGConv.call`.
+    Parameters
+    ----------
+    channels
+        Number of features out.
+    hops
+        H >= 0. The weights are the kernel ((H + 1) n_in, channels), the W_h stacked, and the bias.
+    repeated
+        Whether to compute the published [X, ÂX, ÂX, ÂX] instead.
     """
 
-    def __init__(self, channels: int, *, hops: int, repeated: bool = False, **kwargs) -> None:
+    def __init__(self, channels: int, *, hops: int, repeated: bool = False, **kwargs: Any) -> None:
         super().__init__(channels, K=hops, **kwargs)
-        self.exponents = [min(h, 1) if repeated else h for h in range(hops + 1)]
+        self.hops = hops
+        self.exponents = exponents_of(hops, repeated=repeated)
 
-    def build(self, input_shape) -> None:
-        """Create the kernel for inputs of shape [(N, F), (N, N)]."""
-        self.linear.build((None, (self.K + 1) * input_shape[0][-1]))
+    def build(self, input_shape: Any) -> None:
+        """Create the kernel for inputs of shape [(N, n_in), (N, N)]."""
+        self.linear.build((None, (self.hops + 1) * input_shape[0][-1]))
         super().build(input_shape)
 
     def message(self, x: tf.Tensor, edge_weight: tf.Tensor | None = None) -> tf.Tensor:
-        """Entry (i, j) of P sends w_ij x_j ... (E, F)."""
+        """Return what each entry (i, j) of Â sends, its weight times x_j: (entries, n_in)."""
         return edge_weight[:, None] * tf.gather(x, self.index_targets)
 
     def aggregate(self, messages: tf.Tensor) -> tf.Tensor:
-        """... to cell i, which sums what it is sent: (N, F). Spektral's default is the reverse."""
+        """Return for each cell i the sum of what entries (i, j) send; spektral sums over j."""
         return self.agg(messages, self.index_sources, self.n_nodes)
 
     def kernels(self) -> list[tf.Tensor]:
-        """The kernels (F, C_out) of P^0, P^1, ...: those of one exponent are added, exactly."""
-        by_hop = tf.split(tf.convert_to_tensor(self.linear.kernel), self.K + 1, axis=0)
+        """Return the kernels (n_in, channels) of Â^0, Â^1, ...; those of one exponent are added."""
+        by_hop = tf.split(tf.convert_to_tensor(self.linear.kernel), self.hops + 1, axis=0)
         exponents = range(max(self.exponents) + 1)
         return [
             tf.add_n([w for w, e in zip(by_hop, self.exponents, strict=True) if e == exponent])
             for exponent in exponents
         ]
 
-    def call(self, inputs, **kwargs) -> tf.Tensor:
-        """X (N, F) and the sparse P (N, N) to (N, C_out), by Horner's rule.
+    def call(self, inputs: Any, **kwargs: Any) -> tf.Tensor:
+        """Return the convolution (N, channels) of X (N, n_in) over a sparse Â, by Horner's rule.
 
-        X W_0 + P (X W_1 + P (X W_2 + ...)): the sparse products run on C_out columns, not on F.
-        Raises ValueError if X is not a matrix or P is not a SparseTensor.
+        X W_0 + Â (X W_1 + Â (X W_2 + ...)): the sparse products run on `channels` columns, not on
+        n_in. Raises ValueError if X is not a matrix or Â is not a SparseTensor.
         """
-        x, p = inputs
+        x, propagation = inputs
         _require_rank_two("x", x)
-        if not isinstance(p, tf.SparseTensor):
-            raise ValueError(f"the propagation matrix must be a tf.SparseTensor, not {type(p)}")
+        if not isinstance(propagation, tf.SparseTensor):
+            kind = type(propagation)
+            raise ValueError(f"the propagation matrix must be a tf.SparseTensor, not {kind}")
         kernels = self.kernels()
-        terms = tf.split(x @ tf.concat(kernels, axis=1), len(kernels), axis=1)  # each (N, C_out)
+        terms = tf.split(x @ tf.concat(kernels, axis=1), len(kernels), axis=1)  # (N, channels) each
         total = terms[-1]
         for term in reversed(terms[:-1]):
-            total = term + self.propagate(total, p, edge_weight=p.values)
+            total = term + self.propagate(total, propagation, edge_weight=propagation.values)
         return self.activation(total + self.linear.bias)
 
-    def call_on_blocks(self, blocks: tf.Tensor) -> tf.Tensor:
-        """[X, PX, P^2 X, ...] side by side, as constant data, to (N, C_out): one dense product.
+    def call_on_propagated(self, propagated: tf.Tensor) -> tf.Tensor:
+        """Return the same value as `call` from [X, ÂX, Â^2X, ...] side by side: one dense product.
 
-        blocks: (N, B F) with B = 1 + the largest exponent. The same value as `call`. The product is
-        made in the dtype of the blocks, everything else in float32.
+        The input is constant data of shape (N, B n_in) with B = 1 + the largest exponent. The
+        product is made in its dtype, everything else in float32.
         """
-        _require_rank_two("blocks", blocks)
-        kernel = tf.cast(tf.concat(self.kernels(), axis=0), blocks.dtype)
-        return self.activation(tf.cast(blocks @ kernel, tf.float32) + self.linear.bias)
+        _require_rank_two("propagated", propagated)
+        kernel = tf.cast(tf.concat(self.kernels(), axis=0), propagated.dtype)
+        return self.activation(tf.cast(propagated @ kernel, tf.float32) + self.linear.bias)
+
+
+class CountHeads(NamedTuple):
+    """The last linear layer of the count decoder, hidden @ kernel + bias, not yet multiplied out.
+
+    Parameters
+    ----------
+    hidden
+        Output of the decoder's last hidden layer, shape (N, width).
+    kernel, bias
+        Shapes (width, 3G) and (3G,): the heads log mean, raw dispersion and logit of pi, side by
+        side.
+    """
+
+    hidden: tf.Tensor
+    kernel: tf.Tensor
+    bias: tf.Tensor
 
 
 class FactoredLogits(NamedTuple):
-    """The N x N logits of the graph, left @ right^T, kept as factors of shape (N, D + 1)."""
+    """The N x N logits of the graph, left @ right^T, kept as two factors of shape (N, D + 1)."""
 
     left: tf.Tensor
     right: tf.Tensor
 
 
 class AdjacencyDecoder(keras.layers.Layer):
-    """Logits of the graph, s = H W H^T with H = z V + b, returned as two factors.
+    """Decoder of the graph: logits s = Y W Y^T with Y = z V + b, returned as two factors.
 
     With z' = [z, 1] and V' = [V; b] it holds s = z' (V' W V'^T) z'^T, so the product has rank D + 1
-    whatever the width. Weights: V (D, width), b (width,), W (width, width). W is free, so s need
-    not be symmetric. Source: official code, a linear Dense of 32 units and a bilinear layer.
+    whatever the width. The weights are V (D, width), b (width,) and W (width, width). W is free, so
+    s need not be symmetric. Source: official code, a linear Dense of 32 units and a bilinear layer.
     """
 
-    def __init__(self, width: int = 32, *, kernel_initializer="glorot_uniform", **kwargs) -> None:
+    def __init__(
+        self, width: int = 32, *, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.width = width
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Create V, b and W for z of shape (N, D)."""
         latent_dim = input_shape[-1]
         glorot = self.kernel_initializer
@@ -146,7 +179,7 @@ class AdjacencyDecoder(keras.layers.Layer):
         )
 
     def call(self, z: tf.Tensor) -> FactoredLogits:
-        """z: (N, D). Returns the factors z' M and z', M = V' W V'^T of shape (D + 1, D + 1)."""
+        """Return the factors z' M and z' for z (N, D), with M = V' W V'^T of (D + 1, D + 1)."""
         _require_rank_two("z", z)
         extended = tf.concat([z, tf.ones_like(z[:, :1])], axis=1)  # (N, D + 1)
         kernel = tf.concat([self.kernel, tf.expand_dims(self.bias, 0)], axis=0)  # (D + 1, width)
@@ -157,24 +190,25 @@ class AdjacencyDecoder(keras.layers.Layer):
 class SoftAssignment(keras.layers.Layer):
     """Student-t similarity of cells to cluster centres with one degree of freedom.
 
-    q_ij = (1 + |z_i - c_j|^2)^-1, each row scaled to sum to one. Weight: centers (C, D).
-    Source: DEC (Xie 2016), equation 1 with alpha = 1.
+    q_ij = (1 + |x_i - c_j|^2)^-1, each row scaled to sum to one. The weight is the centres (C, F),
+    where F is the number of features that are clustered. Source: DEC (Xie 2016), equation 1 with
+    alpha = 1.
     """
 
-    def __init__(self, n_clusters: int, **kwargs) -> None:
+    def __init__(self, n_clusters: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.n_clusters = n_clusters
 
-    def build(self, input_shape) -> None:
-        """Create the centres, zeros until they are assigned, for z of shape (N, D)."""
+    def build(self, input_shape: Any) -> None:
+        """Create the centres, zeros until they are assigned, for points of shape (N, F)."""
         self.centers = self.add_weight(
             shape=(self.n_clusters, input_shape[-1]), initializer="zeros", name="centers"
         )
 
-    def call(self, z: tf.Tensor) -> tf.Tensor:
-        """z: (N, D). Returns q (N, C)."""
-        _require_rank_two("z", z)
+    def call(self, points: tf.Tensor) -> tf.Tensor:
+        """Return q (N, C) for points (N, F)."""
+        _require_rank_two("points", points)
         centers = tf.convert_to_tensor(self.centers)
-        differences = tf.expand_dims(z, 1) - tf.expand_dims(centers, 0)  # (N, C, D)
+        differences = tf.expand_dims(points, 1) - tf.expand_dims(centers, 0)  # (N, C, F)
         similarity = 1.0 / (1.0 + tf.reduce_sum(tf.square(differences), axis=2))  # (N, C)
         return similarity / tf.reduce_sum(similarity, axis=1, keepdims=True)

@@ -1,0 +1,209 @@
+"""The one door from prepared data to tensors: what the encoder reads and what the decoder must fit.
+
+Letters: N cells, G genes, P principal components, D latent size, F features that are clustered.
+`RECONSTRUCTIONS` is the table of what `--reconstruction` can name: another likelihood is one
+function there, and its word among the choices of that setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+from spektral.utils import normalized_adjacency
+
+import likelihoods
+import losses
+from blocks import CACHE_BYTES
+from layers import CountHeads, exponents_of
+from settings import Architecture, Objective
+
+# How badly the counts are reconstructed: a function of the decoder's heads to a scalar to lower,
+# differentiable in all that the heads are made of.
+Reconstruction = Callable[[CountHeads], tf.Tensor]
+
+
+class GraphTensors(NamedTuple):
+    """The constant inputs of the encoder, and the graph that its decoder must fit.
+
+    Parameters
+    ----------
+    propagated
+        The z-scores and their propagations [X, ÂX, ...] side by side, shape (N, B G).
+    propagation
+        Â as a sparse tensor (N, N).
+    edges
+        The ones of the adjacency matrix.
+    """
+
+    propagated: tf.Tensor
+    propagation: tf.SparseTensor
+    edges: losses.Edges
+
+
+class TrainingData(NamedTuple):
+    """All tensors of a run.
+
+    Parameters
+    ----------
+    graph
+        What the encoder reads.
+    reconstruction
+        The loss of the count decoder's heads on these data.
+    block_bytes
+        Bytes that a block's widest array may take on the device.
+    components
+        Principal components (N, P) that stand beside z where cells are assigned to centres; see
+        `with_components`. P is 0 where z alone is clustered.
+    """
+
+    graph: GraphTensors
+    reconstruction: Reconstruction
+    block_bytes: int
+    components: tf.Tensor
+
+
+def graph_tensors(
+    adata: ad.AnnData, architecture: Architecture, *, dtype: str = "float32"
+) -> GraphTensors:
+    """Return the encoder's inputs of prepared data.
+
+    Â is D^-1/2 A D^-1/2 with the row degree D for `direction` "ax", its transpose for "atx". As X
+    and Â never change, the propagations that the first layer reads are computed once, in advance.
+
+    Parameters
+    ----------
+    adata
+        X holds z-scores (N, G), obsp["connectivities"] the binary graph (N, N).
+    architecture
+        Decides how many propagations there are, and in which direction.
+    dtype
+        Of the propagations, and so of the first layer's product.
+    """
+    adjacency = adata.obsp["connectivities"].tocsr()
+    propagation = normalized_adjacency(adjacency).tocsr().astype(np.float32)
+    if architecture.direction == "atx":
+        propagation = propagation.T.tocsr()
+    propagation.sort_indices()
+    exponents = exponents_of(architecture.hops, repeated=architecture.tag_blocks == "repeated")
+    propagated = [np.asarray(adata.X, np.float32)]
+    for _ in range(max(exponents)):
+        propagated.append(propagation @ propagated[-1])
+    rows, cols = adjacency.nonzero()
+    return GraphTensors(
+        propagated=tf.cast(np.concatenate(propagated, axis=1), dtype),
+        propagation=_sparse_tensor(propagation),
+        edges=losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32)),
+    )
+
+
+def _sparse_tensor(matrix: sp.csr_matrix) -> tf.SparseTensor:
+    """Return a CSR matrix as a SparseTensor in row-major order."""
+    coo = matrix.tocoo()
+    indices = np.stack([coo.row, coo.col], axis=1).astype(np.int64)
+    return tf.SparseTensor(indices, coo.data.astype(np.float32), coo.shape)
+
+
+def training_data(
+    adata: ad.AnnData,
+    architecture: Architecture,
+    objective: Objective,
+    *,
+    dtype: str = "float32",
+    block_bytes: int = CACHE_BYTES,
+) -> TrainingData:
+    """Return the tensors on which a network is trained, from data that `preprocess` prepared.
+
+    Parameters
+    ----------
+    adata
+        Prepared data.
+    architecture, dtype
+        See `graph_tensors`.
+    objective
+        Decides what the count decoder must fit.
+    block_bytes
+        Bytes that a block's widest array may take on the device.
+    """
+    graph = graph_tensors(adata, architecture, dtype=dtype)
+    make = RECONSTRUCTIONS[objective.reconstruction]
+    reconstruction = make(adata, objective, block_bytes=block_bytes)
+    return TrainingData(graph, reconstruction, block_bytes, tf.zeros([adata.n_obs, 0]))
+
+
+def with_components(data: TrainingData, components: np.ndarray, z: np.ndarray) -> TrainingData:
+    """Return the data with principal components beside z, scaled to the total variance of z.
+
+    The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
+    the decoders; the components keep what it leaves out. Side by side, neither outweighs the other.
+
+    Parameters
+    ----------
+    data
+        Tensors of the run.
+    components
+        Principal components, shape (N, P).
+    z
+        Embedding by the pretrained network, whose scale is arbitrary, shape (N, D).
+    """
+    scale = np.sqrt(z.var(axis=0).sum() / max(components.var(axis=0).sum(), np.finfo(float).tiny))
+    centred = components - components.mean(axis=0)
+    return data._replace(components=tf.constant(scale * centred, tf.float32))
+
+
+def join(z: tf.Tensor, data: TrainingData) -> tf.Tensor:
+    """Return what is clustered (N, F): z (N, D) and the data's components beside it."""
+    return tf.concat([z, data.components], axis=1)
+
+
+class ZINBReconstruction(NamedTuple):
+    """The ZINB loss of one data set, as a function of the decoder's heads; see `zinb_nll`."""
+
+    target: likelihoods.ZINBTarget
+    clip: str
+    block_bytes: int
+
+    def __call__(self, heads: CountHeads) -> tf.Tensor:
+        """Return the mean negative log-likelihood in nats."""
+        return likelihoods.zinb_nll(
+            self.target, *heads, clip=self.clip, block_bytes=self.block_bytes
+        )
+
+
+def zinb_reconstruction(
+    adata: ad.AnnData, objective: Objective, *, block_bytes: int
+) -> ZINBReconstruction:
+    """Return the ZINB loss of prepared data: of the counts, or of the z-scores as published."""
+    if objective.zinb_target == "counts":
+        size_factors = adata.obs["size_factor"].to_numpy()
+        target = likelihoods.zinb_target(adata.layers["counts"].toarray(), size_factors)
+    else:
+        target = likelihoods.zinb_target(np.asarray(adata.X), None)
+    return ZINBReconstruction(target, objective.zinb_clip, block_bytes)
+
+
+class SquaredError(NamedTuple):
+    """The squared error of one data set's z-scores, as a function of the decoder's heads."""
+
+    target: tf.Tensor
+
+    def __call__(self, heads: CountHeads) -> tf.Tensor:
+        """Return the mean over all cells and genes; see `mean_square`."""
+        return likelihoods.mean_square(self.target, *heads)
+
+
+def mse_reconstruction(
+    adata: ad.AnnData, objective: Objective, *, block_bytes: int
+) -> SquaredError:
+    """Return the squared error of prepared data's z-scores; no setting changes it."""
+    return SquaredError(tf.constant(np.asarray(adata.X), tf.float32))
+
+
+RECONSTRUCTIONS: dict[str, Callable[..., Reconstruction]] = {
+    "zinb": zinb_reconstruction,
+    "mse": mse_reconstruction,
+}
