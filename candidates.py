@@ -1,8 +1,9 @@
-"""Restarts: networks pretrained from different weights, and the one that a run goes on with.
+"""Candidates: networks pretrained from different weights, of which one goes on to be clustered.
 
-Which optimum a network ends in is chance. A run with few cells pretrains several, clusters each and
-keeps the one whose clusters are the most distinct (docs/recipe.md, Restarts). Letters: N cells, F
-features that are clustered, C clusters. No function here has a parameter for true labels.
+Which optimum a network ends in is chance. A run with few cells pretrains several, clusters the
+cells by each and keeps the one whose clusters are the most distinct (docs/recipe.md, Restarts).
+Letters: N cells, F features that are clustered, C clusters. No function here has a parameter for
+true labels.
 """
 
 from __future__ import annotations
@@ -10,183 +11,204 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
+import anndata as ad
 import numpy as np
 
 import clustering
-import communities
-import estimation
+import tensors
 import training
+from estimation import Number
 from model import SCTAG, NetworkState
 from settings import Settings
-from utils import TrainingError
+from tensors import TrainingData
+from utils import Stopwatch, TrainingError
 
 log = logging.getLogger("sctag")
 
 
-class Pretrained(NamedTuple):
+class PretrainedNetwork(NamedTuple):
     """A pretrained network and what it makes of the cells.
 
-    data: with the components if they are clustered; points: (N, F), what is clustered; history: a
-    row of losses an epoch.
+    Parameters
+    ----------
+    state
+        The network's weights.
+    data
+        The tensors of the run, with the components if they are clustered.
+    points
+        What is clustered, shape (N, F).
+    history
+        A row of losses an epoch.
     """
 
-    network: NetworkState
-    data: training.TrainingData
+    state: NetworkState
+    data: TrainingData
     points: np.ndarray
-    history: list[dict]
+    history: training.History
 
 
-class Start(NamedTuple):
-    """A pretrained network and the clusters that the clustering phase would start from.
+class Candidate(NamedTuple):
+    """A pretrained network and the clusters from which the clustering phase would start.
 
-    initial: (N,) labels; centers: (C, F); silhouette: of the clusters.
+    Parameters
+    ----------
+    network
+        The pretrained network.
+    labels
+        Initial clusters, shape (N,).
+    centers
+        Their centres, shape (C, F).
+    silhouette
+        How distinct they are, from -1 to 1.
     """
 
-    pretrained: Pretrained
-    initial: np.ndarray
+    network: PretrainedNetwork
+    labels: np.ndarray
     centers: np.ndarray
     silhouette: float
 
     @property
     def seed(self) -> int:
-        """That the network began with."""
-        return self.pretrained.network.seed
+        """The seed that the network began with."""
+        return self.network.state.seed
 
 
-class Starts(NamedTuple):
-    """What pretraining leaves: one `Start` for each network that did not diverge, at least one.
+class Candidates(NamedTuple):
+    """The candidates of a run.
 
-    seeds: of all networks; n_clusters: as given, or estimated on all of the starts, which
-    `estimate` describes.
+    Parameters
+    ----------
+    seeds
+        Of all networks, those that diverged among them.
+    candidates
+        One for each network that did not diverge, at least one.
+    number
+        The number of clusters: one for all, since silhouettes of different numbers cannot be
+        compared.
     """
 
     seeds: list[int]
-    starts: list[Start]
-    n_clusters: int
-    estimate: estimation.Estimate | None
+    candidates: list[Candidate]
+    number: Number
 
 
 def network_seeds(seed: int, n: int) -> list[int]:
-    """n seeds of networks: that of the run, and others that it decides."""
+    """Return n seeds of networks: that of the run, and others that it decides."""
     others = np.random.SeedSequence(seed).generate_state(n - 1)
     return [seed, *map(int, others)]
 
 
-def pretrain(
+def make_candidates(
     network: SCTAG,
-    data: training.TrainingData,
-    adata,
-    n_clusters: int | None,
+    data: TrainingData,
+    adata: ad.AnnData,
+    number: Number,
     settings: Settings,
-    *,
-    weights: training.Weights,
-    stopwatch,
-) -> Starts:
-    """Pretrain a network from each seed in turn, and cluster what each makes of the cells.
+    stopwatch: Stopwatch,
+) -> Candidates:
+    """Pretrain a network from each seed in turn, and cluster the cells by each.
 
-    n_clusters: None estimates it on all networks at once, one number for all of them: silhouettes
-    of different numbers cannot be compared. A network that diverges is left out with a warning;
-    TrainingError if all do.
+    Parameters
+    ----------
+    network
+        It is pretrained again and again; afterwards it has the weights of the last seed.
+    data, adata
+        Tensors of the run, and the prepared data that they were made of.
+    number
+        The number of clusters; if it is to be estimated, that is done on all networks at once.
+    settings
+        Decide how many networks there are, how they are trained, and how cells are clustered.
+    stopwatch
+        Takes the time of both parts.
+
+    Raises
+    ------
+    TrainingError
+        If all networks diverge. One that diverges among others is left out with a warning.
     """
-    seeds = network_seeds(settings.seed, settings.n_restarts(adata.n_obs))
+    seeds = network_seeds(settings.seed, settings.n_networks(adata.n_obs))
     with stopwatch("pretrain"):
-        networks = _pretrain_all(network, data, adata, seeds, settings, weights=weights)
+        pretrained = _pretrain(network, data, adata, seeds, settings)
+    adjacency = adata.obsp["connectivities"]
     with stopwatch("initial_clusters"):
-        estimate = None
-        if n_clusters is None:
-            embeddings = [found.points for found in networks]
-            graph = adata.obsp["connectivities"]
-            estimate = estimation.estimate_n_clusters(embeddings, graph, seed=settings.seed)
-            n_clusters = estimate.n_clusters
-        starts = []
-        of_graph = settings.resolution is not None or settings.init != "kmeans"
-        for found in networks:
-            if of_graph and starts:  # the graph is the same whatever the network
-                initial = starts[0].initial
-            else:
-                initial = initial_clusters(adata, found.points, n_clusters, settings)
-            silhouette = clustering.silhouette(found.points, initial, seed=settings.seed)
-            centers = clustering.centers_of(found.points, initial)
-            starts.append(Start(found, initial, centers, silhouette))
-    return Starts(seeds, starts, n_clusters, estimate)
+        number = number.estimated_on(
+            [each.points for each in pretrained], adjacency, seed=settings.seed
+        )
+        assert number.n_clusters is not None
+        labels = number.labels  # of Leiden, or, where the graph alone decides, of the first network
+        candidates = []
+        for each in pretrained:
+            if labels is None or (number.labels is None and settings.init == "kmeans"):
+                labels = clustering.initial_clusters(
+                    each.points,
+                    adjacency,
+                    method=settings.init,
+                    n_clusters=number.n_clusters,
+                    seed=settings.seed,
+                )
+            silhouette = clustering.silhouette(each.points, labels, seed=settings.seed)
+            centers = clustering.centers_of(each.points, labels)
+            candidates.append(Candidate(each, labels, centers, silhouette))
+    return Candidates(seeds, candidates, number)
 
 
-def _pretrain_all(
+def _pretrain(
     network: SCTAG,
-    data: training.TrainingData,
-    adata,
+    data: TrainingData,
+    adata: ad.AnnData,
     seeds: list[int],
     settings: Settings,
-    *,
-    weights: training.Weights,
-) -> list[Pretrained]:
-    """The networks that do not diverge, at least one, in the order of their seeds."""
-    pretrain_from = training.pretraining(
-        network,
-        data,
-        epochs=settings.pretrain_epochs,
-        learning_rate=settings.pretrain_lr,
-        schedule=settings.lr_schedule,
-        tolerance=settings.pretrain_tol,
-        weights=weights,
-        quiet=settings.quiet,
-    )
-    networks, failure = [], None
+) -> list[PretrainedNetwork]:
+    """Return the networks that do not diverge, at least one, in the order of their seeds."""
+    phase = training.phases(settings)[0]
+    pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
+    pretrained = []
+    failure = TrainingError("there is no network to pretrain")
     for number, seed in enumerate(seeds, 1):
         if len(seeds) > 1:
-            log.info("restart   %d of %d", number, len(seeds))
+            log.info("network   %d of %d", number, len(seeds))
         try:
-            history = pretrain_from(seed)
+            history = pretraining.run(seed)
             z = training.embed(network, data)
         except TrainingError as error:
             failure = error
             if len(seeds) > 1:
-                log.warning("warning: restart %d of %d is left out: %s", number, len(seeds), error)
+                log.warning("warning: network %d of %d is left out: %s", number, len(seeds), error)
             continue
-        here = data
+        joined = data
         if settings.cluster_on == "joint":
-            here = training.with_components(data, adata.obsm["X_pca"], z)
-        points = training.join(z, here).numpy()
-        networks.append(Pretrained(network.state(), here, points, history))
-    if not networks:
+            joined = tensors.with_components(data, adata.obsm["X_pca"], z)
+        points = tensors.join(z, joined).numpy()
+        pretrained.append(PretrainedNetwork(network.state(), joined, points, history))
+    if not pretrained:
         raise failure
-    return networks
+    return pretrained
 
 
-def initial_clusters(adata, points: np.ndarray, n_clusters: int, settings: Settings) -> np.ndarray:
-    """Labels (N,) that the clustering phase starts from: of points (N, F), or of the graph."""
-    graph, seed = adata.obsp["connectivities"], settings.seed
-    if settings.resolution is not None:
-        edges = communities.undirected(graph)
-        labels = communities.leiden(edges, resolution=settings.resolution, seed=seed)
-    elif settings.init == "kmeans":
-        labels = clustering.kmeans(points, n_clusters=n_clusters, seed=seed)
-    elif settings.init == "spectral":
-        labels = clustering.spectral(graph, n_clusters=n_clusters, seed=seed)
-    else:
-        labels = clustering.leiden(graph, n_clusters=n_clusters, seed=seed)
-    if (found := len(np.unique(labels))) < n_clusters:
-        log.warning("warning: %s found %d clusters, not %d", settings.init, found, n_clusters)
-    return labels
+def choose(made: Candidates) -> tuple[Candidate, dict[str, Any]]:
+    """Return the candidate with the most distinct clusters, and what metrics.json says of all.
 
-
-def choose(found: Starts) -> tuple[Start, dict[str, Any]]:
-    """The start whose clusters are the most distinct, and what `metrics.json` says of all.
-
-    Of networks that diverged the silhouette is None.
+    That is the seeds, the one kept, the silhouettes (None of networks that diverged), and how far
+    the candidates' clusters agree (mean ARI; None of a single one).
     """
-    starts = found.starts
-    kept = max(starts, key=lambda start: start.silhouette)  # the first of equals
-    silhouettes = {start.seed: round(start.silhouette, 4) for start in starts}
-    said = {"seeds": found.seeds, "kept": kept.seed}
-    said |= {"silhouettes": [silhouettes.get(seed) for seed in found.seeds], "agreement": None}
-    if len(found.seeds) > 1:
-        shown = ("-" if value is None else f"{value:.3f}" for value in said["silhouettes"])
-        log.info("restarts  silhouettes %s", ", ".join(shown))
-    if len(starts) > 1:
-        said["agreement"] = round(clustering.agreement([start.initial for start in starts]), 4)
+    kept = max(made.candidates, key=lambda candidate: candidate.silhouette)  # the first of equals
+    silhouettes = {each.seed: round(each.silhouette, 4) for each in made.candidates}
+    summary: dict[str, Any] = {
+        "seeds": made.seeds,
+        "kept": kept.seed,
+        "silhouettes": [silhouettes.get(seed) for seed in made.seeds],
+        "agreement": None,
+    }
+    if len(made.seeds) > 1:
+        shown = ("-" if value is None else f"{value:.3f}" for value in summary["silhouettes"])
+        log.info("networks  silhouettes %s", ", ".join(shown))
+    if len(made.candidates) > 1:
+        agreement = clustering.agreement([each.labels for each in made.candidates])
+        summary["agreement"] = round(agreement, 4)
         log.info(
-            "restarts  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
-            *(found.seeds.index(kept.seed) + 1, len(found.seeds), said["agreement"]),
+            "networks  go on with %d of %d; their clusters agree with a mean ARI of %.2f",
+            made.seeds.index(kept.seed) + 1,
+            len(made.seeds),
+            agreement,
         )
-    return kept, said
+    return kept, summary

@@ -1,40 +1,51 @@
-"""Initial clusters: where the centres of the clustering phase come from, and how good they are.
+"""Ways to cluster cells without a network: K-means, spectral clustering, Leiden and Louvain.
 
-No function here has a parameter for true labels.
+They give the clusters from which the clustering phase starts, and they are the rivals of
+`baselines.py`. Letters: N cells, F features, C clusters. No function here has a parameter for true
+labels.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-import communities
+log = logging.getLogger("sctag")
 
 # K-means keeps the best of this many starts. With 20 the optimum is missed on some data, so that
 # its own seed moves the labels; more than 100 find nothing better (docs/recipe.md).
 KMEANS_STARTS = 100
 SILHOUETTE_CELLS = 2000  # whose distances to each other are computed
 
+DEFAULT_RESOLUTION = 1.0  # scanpy's, at which modularity is the classical one
+LOG10_RESOLUTIONS = -4.0, 4.0  # from one cluster a component to one a cell, in most data
+TRIES = 20  # halve that range to a factor of 1.00002, where only chance is left
 
-def kmeans(z: np.ndarray, *, n_clusters: int, seed: int) -> np.ndarray:
-    """K-means of the embedding. z: (N, D). Returns labels (N,) in 0..C-1 (scikit-learn)."""
+# A function of (graph, resolution=, seed=) that returns labels: `leiden` or `louvain`.
+Partition = Callable[..., np.ndarray]
+
+
+def kmeans(points: np.ndarray, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Return labels (N,) from 0 to C - 1 by scikit-learn's K-means of points (N, F)."""
     with warnings.catch_warnings():
-        # Fewer distinct points than clusters: the caller counts the clusters it gets and says so.
+        # Fewer distinct points than clusters: the caller counts the clusters it gets.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        return KMeans(n_clusters, n_init=KMEANS_STARTS, random_state=seed).fit_predict(z)
+        return KMeans(n_clusters, n_init=KMEANS_STARTS, random_state=seed).fit_predict(points)
 
 
 def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
-    """Spectral clustering of the kNN graph, the official initialisation.
+    """Return labels (N,) by spectral clustering of the kNN graph, the official initialisation.
 
-    adjacency: (N, N) binary; a directed graph enters as (A + A^T)/2, as scikit-learn does with a
-    warning. Returns labels (N,). scikit-learn's `SpectralClustering`, labels by `discretize`.
+    The adjacency (N, N) is binary; a directed graph enters as (A + A^T)/2, as scikit-learn does
+    with a warning. Source: scikit-learn's `SpectralClustering`, labels by `discretize`.
     """
     if n_clusters == adjacency.shape[0]:  # ARPACK finds fewer eigenvectors than there are cells
         return np.arange(n_clusters)
@@ -47,22 +58,103 @@ def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndar
         return method.fit_predict(affinity)
 
 
-def leiden(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
-    """Leiden of the kNN graph at the resolution that gives n_clusters, or the nearest number.
+# --- Communities of a graph -----------------------------------------------------------------------
 
-    adjacency: (N, N) binary, directed or not. Returns labels (N,) (`communities.at_k`, which warns
-    where no resolution gives that number).
+
+def undirected(adjacency: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the graph that Leiden and Louvain share: each edge once, of weight 1, no loops.
+
+    The adjacency (N, N) may be directed: two cells are joined if either lists the other. The result
+    is the part above the diagonal, CSR float32 (N, N).
     """
-    graph = communities.undirected(adjacency)
-    partition = communities.leiden
-    return communities.at_k(graph, n_clusters=n_clusters, seed=seed, partition=partition)
+    graph = sp.csr_matrix(sp.triu(adjacency + adjacency.T, k=1), dtype=np.float32)
+    graph.data[:] = 1
+    return graph
+
+
+def leiden(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
+    """Return labels (N,) by Leiden's modularity clustering, run until no cell moves.
+
+    The graph is one of `undirected`. Source: Traag et al. 2019, by scanpy's `leiden` with igraph's
+    implementation.
+    """
+    import anndata
+    import scanpy as sc
+
+    if graph.nnz == 0:  # scanpy cannot read such a graph
+        return np.arange(graph.shape[0])
+    cells = anndata.AnnData(shape=(graph.shape[0], 0))
+    sc.tl.leiden(
+        cells,
+        resolution,
+        adjacency=graph,
+        random_state=seed,
+        flavor="igraph",
+        directed=False,
+        n_iterations=-1,
+    )
+    return cells.obs["leiden"].to_numpy().astype(int)
+
+
+def louvain(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
+    """Return labels (N,) by Louvain's modularity clustering, cells in random order.
+
+    The graph is one of `undirected`. Source: Blondel et al. 2008, by igraph's
+    `community_multilevel`: it has the same modularity and resolution as its Leiden and is compiled;
+    networkx's is Python, and scanpy's needs one more package (louvain).
+    """
+    import igraph
+
+    edges = graph.tocoo()
+    network = igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        return np.array(network.community_multilevel(resolution=resolution).membership)
+    finally:
+        igraph.set_random_number_generator(random)  # igraph's own default
+
+
+def at_k(graph: sp.csr_matrix, *, n_clusters: int, seed: int, partition: Partition) -> np.ndarray:
+    """Return labels (N,) of `leiden` or `louvain` at a resolution that gives n_clusters.
+
+    The logarithm of the resolution is bisected, with one seed throughout. The number of clusters
+    grows with the resolution, but not without steps back, so that a number can be missed: then the
+    nearest number that occurred is taken, the first of two that are equally near, with a warning.
+    The graph is one of `undirected`.
+    """
+    low, high = LOG10_RESOLUTIONS
+    best_labels, best_resolution, nearest = np.zeros(graph.shape[0], int), 0.0, -1
+    for _ in range(TRIES):
+        middle = (low + high) / 2
+        labels = partition(graph, resolution=10**middle, seed=seed)
+        number = int(labels.max()) + 1
+        if nearest < 0 or abs(number - n_clusters) < abs(nearest - n_clusters):
+            best_labels, best_resolution, nearest = labels, 10**middle, number
+        if number == n_clusters:
+            break
+        low, high = (middle, high) if number < n_clusters else (low, middle)
+    name = partition.__name__
+    if nearest != n_clusters:
+        sentence = "warning: %s: no resolution tried gives %d clusters, %d is the nearest number"
+        log.warning(sentence, name, n_clusters, nearest)
+    log.info("%-9s %d clusters at resolution %.4g", name, nearest, best_resolution)
+    return best_labels
+
+
+def leiden_at_k(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Return labels (N,) of Leiden of the kNN graph (N, N) at n_clusters; see `at_k`."""
+    return at_k(undirected(adjacency), n_clusters=n_clusters, seed=seed, partition=leiden)
+
+
+# --- Clusters compared ----------------------------------------------------------------------------
 
 
 def silhouette(points: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
-    """How distinct clusters are, -1 to 1: mean silhouette of (at most SILHOUETTE_CELLS) cells.
+    """Return how distinct clusters are, from -1 to 1: the mean silhouette of the cells.
 
-    points: (N, F), labels: (N,). 0 where it is not defined, for one cluster or N of them. Source:
-    Rousseeuw 1987, scikit-learn's `silhouette_score`; it does not depend on the scale of points.
+    It is taken over at most `SILHOUETTE_CELLS` cells, does not depend on the scale of the points
+    (N, F), and is 0 where it is not defined, for one cluster or N of them. Source: Rousseeuw 1987,
+    scikit-learn's `silhouette_score`.
     """
     if not 1 < len(np.unique(labels)) < len(labels):
         return 0.0
@@ -71,11 +163,45 @@ def silhouette(points: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
 
 
 def agreement(labelings: Sequence[np.ndarray]) -> float:
-    """Mean adjusted Rand index (Hubert and Arabie 1985) of all pairs of two or more labelings."""
+    """Return the mean adjusted Rand index of all pairs of two or more labelings, each (N,).
+
+    Source: Hubert and Arabie 1985, scikit-learn's `adjusted_rand_score`.
+    """
     pairs = itertools.combinations(labelings, 2)
     return float(np.mean([adjusted_rand_score(one, other) for one, other in pairs]))
 
 
-def centers_of(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean of z over each group that occurs. z: (N, D), labels: (N,). Returns (C', D), C' <= C."""
-    return np.stack([z[labels == group].mean(axis=0) for group in np.unique(labels)])
+def centers_of(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean of points (N, F) over each group that occurs: (C', F), with C' <= C."""
+    return np.stack([points[labels == group].mean(axis=0) for group in np.unique(labels)])
+
+
+# --- Initial clusters -----------------------------------------------------------------------------
+
+
+def initial_clusters(
+    points: np.ndarray, adjacency: sp.csr_matrix, *, method: str, n_clusters: int, seed: int
+) -> np.ndarray:
+    """Return the labels (N,) from which the clustering phase starts.
+
+    Parameters
+    ----------
+    points
+        What is clustered, shape (N, F).
+    adjacency
+        The kNN graph, shape (N, N).
+    method
+        "kmeans" of the points, "spectral" or "leiden" of the graph.
+    n_clusters
+        C; a warning says if there are fewer groups.
+    seed
+        Of the method.
+    """
+    if method == "kmeans":
+        labels = kmeans(points, n_clusters=n_clusters, seed=seed)
+    else:
+        of_graph = {"spectral": spectral, "leiden": leiden_at_k}[method]
+        labels = of_graph(adjacency, n_clusters=n_clusters, seed=seed)
+    if (number := len(np.unique(labels))) < n_clusters:
+        log.warning("warning: %s found %d clusters, not %d", method, number, n_clusters)
+    return labels

@@ -1,10 +1,10 @@
-"""The number of clusters, estimated without labels: five criteria, and their median.
+"""The number of clusters: as asked for, or estimated without labels by the median of five criteria.
 
-Letters: N cells, F features, K a candidate number. No criterion is right on all data: some count
-the dense groups, some the separate ones, some what comes back in another sample. Their median is
-nearer to the truth than any of them, and where there are several embeddings of the cells, the
-median of what the criteria say on all is nearer than that of one (docs/recipe.md has both
-comparisons). No function here has a parameter for true labels.
+Letters: N cells, F features that are clustered, C a number of clusters that is tried. No criterion
+is right on all data: some count the dense groups, some the separate ones, some what comes back in
+another sample. Their median is nearer to the truth than any of them, and where there are several
+embeddings of the cells, the median of what the criteria say on all is nearer than that of one
+(docs/recipe.md has both comparisons). No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
@@ -21,25 +21,37 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score
 
+import clustering
+from settings import Initialisation
+from utils import InputError
+
 log = logging.getLogger("sctag")
 
-LARGEST = 25  # candidate; data of fewer than 10 times as many cells have fewer candidates
-CELLS_EACH = 10  # a candidate's clusters have at least so many cells on average
-SAMPLE = 6_000  # cells on which the candidates are tried, drawn at random where there are more
+LARGEST = 25  # number that is tried; data of fewer than 10 times as many cells have fewer
+CELLS_EACH = 10  # clusters of a number that is tried have at least so many cells on average
+SAMPLE = 6_000  # cells on which the numbers are tried, drawn at random where there are more
 SPLITS = 3  # of the cells into halves, for the two criteria that ask what comes back
-STARTS = 5  # of K-means for each candidate
+STARTS = 5  # starts of K-means for each number
 STARTS_OF_HALVES = 2
-STRENGTH = 0.6  # of prediction: at least this share of pairs stays together
-EIGENVALUE = 0.95  # of the random walk's: above it, a group is nearly closed
-EIGENVALUES = 30  # computed
+STRENGTH = 0.6  # prediction strength: at least this share of pairs stays together
+EIGENVALUE = 0.95  # eigenvalue of the random walk above which a group is nearly closed
+EIGENVALUES = 30  # how many eigenvalues are computed
 
 
 class Estimate(NamedTuple):
-    """The number of clusters chosen, what each criterion says, and the curves behind them.
+    """The number of clusters that was estimated, and why.
 
-    criteria: by the criterion's name its numbers, one for each embedding; curves: for each
-    embedding one row for each candidate K with dispersion (mean squared distance to the centre),
-    calinski_harabasz, stability and prediction_strength; eigenvalues: of the graph, largest first.
+    Parameters
+    ----------
+    n_clusters
+        The number.
+    criteria
+        By the criterion's name its numbers, one for each embedding.
+    curves
+        For each embedding, a row for each number that was tried, with dispersion (mean squared
+        distance to the centre), calinski_harabasz, stability and prediction_strength.
+    eigenvalues
+        Of the graph, largest first.
     """
 
     n_clusters: int
@@ -48,25 +60,121 @@ class Estimate(NamedTuple):
     eigenvalues: list[float]
 
 
+class Number(NamedTuple):
+    """The number of clusters of a run, and where it is from.
+
+    Parameters
+    ----------
+    n_clusters
+        None as long as it is to be estimated.
+    source
+        Where it is from, in words.
+    labels
+        Labels (N,) that came with the number, where Leiden decided it; else None.
+    estimate
+        How it was estimated, if it was.
+    """
+
+    n_clusters: int | None
+    source: str
+    labels: np.ndarray | None = None
+    estimate: Estimate | None = None
+
+    def estimated_on(
+        self, embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
+    ) -> Number:
+        """Return a number that is no longer to be estimated; see `estimate_n_clusters`."""
+        if self.n_clusters is not None:
+            return self
+        estimate = estimate_n_clusters(embeddings, adjacency, seed=seed)
+        return self._replace(n_clusters=estimate.n_clusters, estimate=estimate)
+
+
+def requested_number(
+    initialisation: Initialisation,
+    adjacency: sp.csr_matrix,
+    *,
+    n_cell_types: int | None,
+    seed: int,
+) -> Number:
+    """Return the number of clusters that the settings ask for, and log it.
+
+    Parameters
+    ----------
+    initialisation
+        `n_clusters` and `resolution` decide.
+    adjacency
+        The kNN graph, shape (N, N).
+    n_cell_types
+        Number of distinct true labels, None if there are none. It is the number of clusters if the
+        settings say so, or if they say nothing.
+    seed
+        Of Leiden.
+
+    Raises
+    ------
+    InputError
+        If the number cannot be used.
+    """
+    asked, resolution = initialisation.n_clusters, initialisation.resolution
+    labels = None
+    if resolution is not None:
+        if asked is not None:
+            raise InputError(
+                "--n_clusters and --resolution both decide the number of clusters: give one of them"
+            )
+        labels = clustering.leiden(
+            clustering.undirected(adjacency), resolution=resolution, seed=seed
+        )
+        n_clusters = int(labels.max()) + 1
+        source, advice = f"Leiden at resolution {resolution:g}", "raise --resolution"
+    elif isinstance(asked, int):
+        n_clusters, source, advice = asked, "given", ""
+    elif asked == "labels" or (asked is None and n_cell_types is not None):
+        n_clusters, source = n_cell_types or 0, "of the labels"
+        advice = "give the number with --n_clusters, or auto"
+    else:
+        return Number(None, "estimated")
+    if n_clusters < 2:
+        raise InputError(
+            f"{n_clusters} cluster ({source}) is too few, clustering needs 2 or more: {advice}"
+        )
+    if n_clusters > adjacency.shape[0]:
+        raise InputError(
+            f"--n_clusters {n_clusters} is more than the {adjacency.shape[0]} cells that are left: "
+            "choose a smaller number"
+        )
+    log.info("clusters  %d (%s)", n_clusters, source)
+    return Number(n_clusters, source, labels)
+
+
 def estimate_n_clusters(
     embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
 ) -> Estimate:
-    """The median of five criteria over all embeddings, rounded down.
+    """Return the median of five criteria over all embeddings, rounded down.
 
-    The log has what each says, and before it the scores of every number that one of them says.
+    The log has what each criterion says, and the scores of every number that one of them says.
+    Each criterion says at least 2.
 
-    embeddings: one or more of (N, F), of the same cells: what may be clustered; adjacency: (N, N)
-    the kNN graph, directed or not.
+    - elbow: the number at which the dispersion lies farthest below the chord of its curve
+      (Satopaa 2011).
+    - calinski_harabasz: the number of the largest ratio of variances (Calinski and Harabasz 1974).
+    - stability: the number, 3 or more, at which K-means of two random halves, each applied to all
+      cells, agree best, by ARI (Ben-Hur 2002; Lange 2004).
+    - prediction_strength: the largest number at which, in the weakest cluster of one half,
+      `STRENGTH` of the pairs are together by K-means of the other half too (Tibshirani and Walther
+      2005).
+    - spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007), the
+      same for each embedding.
 
-    elbow: the K at which the dispersion lies farthest below the chord of its curve (Satopaa 2011).
-    calinski_harabasz: the K of the largest ratio of variances (Calinski and Harabasz 1974).
-    stability: the K >= 3 at which K-means of two random halves, each applied to all cells, agree
-    best, by ARI (Ben-Hur 2002; Lange 2004).
-    prediction_strength: the largest K at which, in the weakest cluster of one half, `STRENGTH` of
-    the pairs are together by K-means of the other half too (Tibshirani and Walther 2005).
-    spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007), the
-    same for each embedding.
-    Each says at least 2.
+    Parameters
+    ----------
+    embeddings
+        One or more embeddings of the same cells, each (N, F): what may be clustered.
+    adjacency
+        The kNN graph, directed or not, shape (N, N).
+    seed
+        Of the sample, of the halves and of K-means.
     """
     rng = np.random.default_rng(seed)
     cells = np.arange(len(embeddings[0]))
@@ -78,16 +186,16 @@ def estimate_n_clusters(
     groups = int(np.clip(np.sum(eigenvalues > EIGENVALUE), 2, largest))
     curves = []
     with warnings.catch_warnings():
-        # Fewer distinct points than clusters: such candidates score badly, which is all it means.
+        # Fewer distinct points than clusters: such numbers score badly, which is all it means.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
         for points in embeddings:
             sample = np.asarray(points[cells], np.float64)
-            curves.append([_try(sample, k, halves, seed) for k in range(2, largest + 1)])
-    said = [_read_off(rows) | {"spectrum": groups} for rows in curves]
-    criteria = {name: [numbers[name] for numbers in said] for name in said[0]}
+            curves.append([_try(sample, number, halves, seed) for number in range(2, largest + 1)])
+    verdicts = [_read_off(rows) | {"spectrum": groups} for rows in curves]
+    criteria = {name: [verdict[name] for verdict in verdicts] for name in verdicts[0]}
     chosen = int(np.median([*criteria.values()]))
-    for k in sorted({number for numbers in criteria.values() for number in numbers}):
-        log.info("candidate %2d  %s", k, _scores_of(k, curves))
+    for number in sorted({number for numbers in criteria.values() for number in numbers}):
+        log.info("candidate %2d  %s", number, _scores_of(number, curves))
     shown = (f"{name} {'/'.join(map(str, numbers))}" for name, numbers in criteria.items())
     log.info("estimate  %s", ", ".join(shown))
     log.info("clusters  %d (the median of these)", chosen)
@@ -95,47 +203,46 @@ def estimate_n_clusters(
 
 
 def _read_off(rows: list[dict[str, float]]) -> dict[str, int]:
-    """What the four criteria that look at an embedding say, from the rows of its curves."""
+    """Return what the four criteria that look at an embedding say, from the rows of its curves."""
 
     def column(name: str) -> np.ndarray:
         return np.array([row[name] for row in rows])
 
-    candidates = column("k").astype(int)
-    stable = candidates >= min(3, candidates[-1])
-    strong = candidates[column("prediction_strength") >= STRENGTH]
-    said = {
-        "elbow": candidates[elbow(column("dispersion"))],
-        "calinski_harabasz": candidates[column("calinski_harabasz").argmax()],
-        "stability": candidates[stable][column("stability")[stable].argmax()],
-        "prediction_strength": strong.max(initial=2),
+    numbers = column("k").astype(int)
+    stable = numbers >= min(3, numbers[-1])
+    strong = numbers[column("prediction_strength") >= STRENGTH]
+    return {
+        "elbow": int(numbers[elbow(column("dispersion"))]),
+        "calinski_harabasz": int(numbers[column("calinski_harabasz").argmax()]),
+        "stability": int(numbers[stable][column("stability")[stable].argmax()]),
+        "prediction_strength": int(strong.max(initial=2)),
     }
-    return {name: int(k) for name, k in said.items()}
 
 
-def _scores_of(k: int, curves: list[list[dict[str, float]]]) -> str:
-    """The scores of one candidate as text, each the mean over the embeddings."""
-    rows = [row for rows in curves for row in rows if row["k"] == k]
+def _scores_of(number: int, curves: list[list[dict[str, float]]]) -> str:
+    """Return the scores of one number of clusters as text, each the mean over the embeddings."""
+    rows = [row for rows in curves for row in rows if row["k"] == number]
     means = {name: np.mean([row[name] for row in rows]) for name in rows[0] if name != "k"}
     return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
 
 
-def _try(points: np.ndarray, k: int, halves: list, seed: int) -> dict[str, float]:
-    """One row of the curves: K-means with k clusters of all points, and of their halves."""
-    found = KMeans(k, n_init=STARTS, random_state=seed).fit(points)
-    groups = len(np.unique(found.labels_))
+def _try(points: np.ndarray, number: int, halves: list, seed: int) -> dict[str, float]:
+    """Return a row of the curves: K-means of all points, and of their halves, at one number."""
+    whole = KMeans(number, n_init=STARTS, random_state=seed).fit(points)
+    groups = len(np.unique(whole.labels_))
     stability, strength = [], []
     for first, second in halves:
         one, other = (
-            KMeans(k, n_init=STARTS_OF_HALVES, random_state=seed + i).fit(points[half])
+            KMeans(number, n_init=STARTS_OF_HALVES, random_state=seed + i).fit(points[half])
             for i, half in enumerate((first, second))
         )
         stability.append(adjusted_rand_score(one.predict(points), other.predict(points)))
         strength.append(prediction_strength(one.predict(points[second]), other.labels_))
     return {
-        "k": k,
-        "dispersion": found.inertia_ / len(points),
+        "k": number,
+        "dispersion": whole.inertia_ / len(points),
         "calinski_harabasz": (
-            float(calinski_harabasz_score(points, found.labels_)) if groups > 1 else 0.0
+            float(calinski_harabasz_score(points, whole.labels_)) if groups > 1 else 0.0
         ),
         "stability": float(np.mean(stability)),
         "prediction_strength": float(np.mean(strength)),
@@ -143,10 +250,10 @@ def _try(points: np.ndarray, k: int, halves: list, seed: int) -> dict[str, float
 
 
 def prediction_strength(predicted: np.ndarray, clusters: np.ndarray) -> float:
-    """The smallest share, over clusters, of pairs of their cells that `predicted` keeps together.
+    """Return the smallest share, over clusters, of pairs of cells that `predicted` keeps together.
 
-    predicted, clusters: (N,) labels of the same cells; a cluster of one cell has no pair and is
-    left out; 0 if no cluster has one. Source: Tibshirani and Walther 2005, equation 2.1.
+    Both arguments are labels (N,) of the same cells. A cluster of one cell has no pair and is left
+    out; the result is 0 if no cluster has one. Source: Tibshirani and Walther 2005, equation 2.1.
     """
     shares = []
     for cluster in np.unique(clusters):
@@ -158,7 +265,7 @@ def prediction_strength(predicted: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def elbow(curve: np.ndarray) -> int:
-    """Where a falling curve lies farthest below the chord from its first to its last point."""
+    """Return where a falling curve lies farthest below the chord from its first to last point."""
     span = curve[0] - curve[-1]
     if len(curve) < 3 or span <= 0:
         return 0
@@ -167,10 +274,10 @@ def elbow(curve: np.ndarray) -> int:
 
 
 def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
-    """The largest eigenvalues, at most `EIGENVALUES`, of D^-1/2 A D^-1/2, in falling order.
+    """Return the largest eigenvalues, at most `EIGENVALUES`, of D^-1/2 A D^-1/2, largest first.
 
-    adjacency: (N, N); a directed graph is joined if either cell lists the other, a cell's edge to
-    itself is left out. 1 occurs once for each component.
+    Cells of a directed graph (N, N) are joined if either lists the other, and a cell's edge to
+    itself is left out. The eigenvalue 1 occurs once for each connected component.
     """
     graph = adjacency.maximum(adjacency.T).tolil()
     graph.setdiag(0)
@@ -191,7 +298,7 @@ def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
 
 
 def plot(estimate: Estimate, path: Path) -> None:
-    """Draw the curves, a line for each embedding, what each criterion says and the choice (PNG)."""
+    """Draw the curves, one for each embedding, what each criterion says, and the choice, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
@@ -203,10 +310,10 @@ def plot(estimate: Estimate, path: Path) -> None:
         "prediction_strength": ("prediction_strength", "pairs kept, weakest cluster"),
     }
     for ax, (criterion, (column, title)) in zip(axes, titles.items(), strict=False):
-        for rows, said in zip(estimate.curves, estimate.criteria[criterion], strict=True):
+        for rows, verdict in zip(estimate.curves, estimate.criteria[criterion], strict=True):
             values = [row[column] for row in rows]
             (line,) = ax.plot([row["k"] for row in rows], values, ".-", linewidth=1)
-            ax.axvline(said, color=line.get_color(), linestyle="--")
+            ax.axvline(verdict, color=line.get_color(), linestyle="--")
         ax.set_title(f"{criterion}: {', '.join(map(str, estimate.criteria[criterion]))}")
         ax.set_xlabel("number of clusters")
         ax.set_ylabel(title)

@@ -13,12 +13,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 import utils
 from utils import InputError
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from pipeline import Fitted
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
@@ -28,20 +31,36 @@ NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that modu
 FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
-    *("tensorflow", "keras", "spektral", "scanpy", "anndata", "scikit-learn", "scikit-misc"),
-    *("pynndescent", "numpy", "scipy", "pandas", "h5py"),
+    "tensorflow",
+    "keras",
+    "spektral",
+    "scanpy",
+    "anndata",
+    "scikit-learn",
+    "scikit-misc",
+    "igraph",
+    "pynndescent",
+    "numpy",
+    "scipy",
+    "pandas",
+    "h5py",
 ]
+MODULES = {"scikit-learn": "sklearn", "scikit-misc": "skmisc"}  # where they are named otherwise
 
 
 @contextlib.contextmanager
 def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder for a run's files, which move to `out_dir` if the block ends well.
+    """Yield a folder for a run's files, which move to `out_dir` if the block ends well.
 
     If it does not, they vanish, and what `out_dir` held before is untouched. With `overwrite` no
-    file of the run before stays among them, of whatever kind that was. Raises InputError at once if
-    `out_dir` holds a run's results and `overwrite` is off, or if it cannot be written.
+    file of the run before stays among them, of whatever kind that was.
+
+    Raises
+    ------
+    InputError
+        At once, if `out_dir` holds a run's results and `overwrite` is off, or cannot be written.
     """
-    made = []
+    made: list[Path] = []
     try:
         if not overwrite and any((out_dir / name).exists() for name in FILES):
             raise InputError(
@@ -74,17 +93,17 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A dictionary as indented JSON; NaN, which JSON lacks, is an error."""
+    """Write a dictionary as indented JSON; ValueError for NaN, which JSON lacks."""
     path.write_text(as_json(content))
 
 
 def as_json(content: dict[str, Any]) -> str:
-    """A dictionary as the text of a JSON file; ValueError for NaN."""
+    """Return a dictionary as the text of a JSON file; ValueError for NaN."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file with this content, its folder made: whole, or as it was before. Raises OSError."""
+    """Write a file whole, its folder too, or leave all as it was and raise OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -94,21 +113,27 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def version_of(package: str) -> str | None:
+    """Return the version of a package, also where its distribution has another name, or None.
+
+    TensorFlow, for example, may be installed as tensorflow-cpu; then the module itself is asked.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        module = sys.modules.get(MODULES.get(package, package))
+        return getattr(module, "__version__", None)
+
+
 def environment() -> dict[str, Any]:
-    """Versions of what can change a result, this suite's commit among them, and the machine."""
-    commit = None
-    with contextlib.suppress(OSError):  # no git on this machine
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
+    """Return the versions of what can change a result, this suite's commit, and the machine."""
+    versions = {"python": platform.python_version()}
+    versions |= {package: version_of(package) for package in PACKAGES}
+    if "scvi" in sys.modules:  # it is optional, and slow to look up in vain
+        versions["scvi-tools"] = version_of("scvi-tools")
     return {
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "suite_commit": commit or None,
+        "versions": versions,
+        "suite_commit": suite_commit(),
         "machine": {
             "platform": platform.platform(),
             "processor": utils.processor(),
@@ -118,42 +143,77 @@ def environment() -> dict[str, Any]:
     }
 
 
-def annotate(
-    adata,
-    *,
-    labels: np.ndarray,
-    z: np.ndarray,
-    points: np.ndarray,
-    q: np.ndarray,
-    notes: dict[str, Any],
-) -> None:
-    """Put a run's outcome into the prepared AnnData under keys that scanpy users expect.
+def suite_commit() -> str | None:
+    """Return the commit of this suite, where it is a git checkout; None otherwise."""
+    folder = Path(__file__).resolve().parent
+    if not (folder / ".git").exists():  # installed; a repository around it is not the suite's
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
 
-    labels: (N,) int; z: (N, D); points: (N, F), what was clustered; q: (N, C). Sets obs["sctag"]
-    (categorical), obsm["X_sctag"], obsm["X_sctag_joint"] if points are more than z,
-    obsm["sctag_proba"] and uns["sctag"], where `notes` are stored as JSON text by their names.
+
+# --- The outcome ----------------------------------------------------------------------------------
+
+
+def annotate(
+    adata: ad.AnnData, fitted: Fitted, *, settings: dict[str, Any], scores: dict | None
+) -> None:
+    """Put a run's outcome into its prepared AnnData under keys that scanpy users expect.
+
+    Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
+    components were clustered beside it, obsm["sctag_proba"] (N, C), and in uns["sctag"], as JSON
+    text, the settings, scores and history.
     """
     import pandas as pd
 
-    groups = [str(group) for group in range(q.shape[1])]
-    adata.obs["sctag"] = pd.Categorical([str(label) for label in labels], categories=groups)
-    adata.obsm["X_sctag"] = z
-    if points.shape != z.shape:
-        adata.obsm["X_sctag_joint"] = points
-    adata.obsm["sctag_proba"] = q
-    adata.uns["sctag"] = {name: json.dumps(note) for name, note in notes.items()}
+    groups = [str(group) for group in range(fitted.q.shape[1])]
+    labels = [str(label) for label in fitted.labels]
+    adata.obs["sctag"] = pd.Categorical(labels, categories=groups)
+    adata.obsm["X_sctag"] = fitted.z
+    if fitted.points.shape != fitted.z.shape:
+        adata.obsm["X_sctag_joint"] = fitted.points
+    adata.obsm["sctag_proba"] = fitted.q
+    notes = {"settings": settings, "scores": scores, "history": fitted.history}
+    adata.uns["sctag"] = adata.uns["sctag"] | {
+        name: json.dumps(note) for name, note in notes.items()
+    }
 
 
-def write_tables(staging: Path, adata, history: list[dict]) -> None:
-    """Write labels.csv, history.csv and sctag.h5ad from an annotated AnnData."""
+def write_run(
+    staging: Path,
+    adata: ad.AnnData,
+    fitted: Fitted,
+    *,
+    settings: dict[str, Any],
+    scores: dict | None,
+) -> None:
+    """Write what the fit of prepared data has left: labels, and of a network all there is."""
     import pandas as pd
 
-    pd.DataFrame(
-        {
-            "cell": adata.obs_names,
-            "cluster": adata.obs["sctag"].to_numpy(),
-            "probability": adata.obsm["sctag_proba"].max(axis=1),
-        }
-    ).to_csv(staging / LABELS, index=False, float_format="%.6g")
-    pd.DataFrame(history).to_csv(staging / HISTORY, index=False, float_format="%.8g")
+    table = {"cell": adata.obs_names, "cluster": fitted.labels}
+    if fitted.q is not None:
+        table["probability"] = fitted.q.max(axis=1)
+    labels = pd.DataFrame(table)
+    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
+    estimate = fitted.number.estimate
+    if estimate is not None:
+        import estimation
+
+        write_json(staging / ESTIMATE, estimate._asdict())
+        estimation.plot(estimate, staging / CURVES)
+    if fitted.network is None:
+        return
+    annotate(adata, fitted, settings=settings, scores=scores)
+    history = pd.DataFrame(fitted.history)
+    history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
     adata.write_h5ad(staging / DATA, compression="gzip")
+    fitted.network.save(staging)

@@ -9,10 +9,10 @@ from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_inf
 
 
 def match_clusters(cell_types: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The cell type that the Hungarian method matches to each cell's cluster, -1 for none.
+    """Return the cell type that the Hungarian method matches to each cell's cluster, -1 for none.
 
-    cell_types, clusters: (N,) codes from 0. The one-to-one match with the most cells in agreement
-    (scipy's `linear_sum_assignment`). Returns (N,).
+    Both arguments are codes from 0, shape (N,), as is the result. The match is one to one, with the
+    most cells in agreement. Source: scipy's `linear_sum_assignment`.
     """
     table = np.zeros((clusters.max() + 1, cell_types.max() + 1), dtype=np.int64)
     np.add.at(table, (clusters, cell_types), 1)
@@ -23,20 +23,26 @@ def match_clusters(cell_types: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def score(cell_types: pd.Series, clusters: np.ndarray) -> dict[str, float]:
-    """ACC, NMI, ARI and macro F1 of clusters against true labels, each at most 1.
+    """Return ACC, NMI, ARI and macro F1 of clusters against true labels, each at most 1.
 
-    cell_types: (N,) strings, missing values allowed: those cells are left out; clusters: (N,)
-    labels. ACC and macro F1 (unweighted mean over the cell types, so that rare ones count) follow
-    the Hungarian match; NMI (arithmetic mean) and ARI are scikit-learn's.
+    ACC and macro F1 (the unweighted mean over the cell types, so that rare ones count) follow the
+    Hungarian match; NMI (normalised by the arithmetic mean) and ARI are scikit-learn's.
+
+    Parameters
+    ----------
+    cell_types
+        True labels, shape (N,). Cells whose label is missing are left out.
+    clusters
+        Labels of the clusters, shape (N,).
     """
     known = cell_types.notna().to_numpy()
     true = pd.factorize(cell_types[known])[0]
-    found = pd.factorize(np.asarray(clusters)[known])[0]
-    matched = match_clusters(true, found)
+    groups = pd.factorize(np.asarray(clusters)[known])[0]
+    matched = match_clusters(true, groups)
     return {
         "ACC": float(np.mean(matched == true)),
-        "NMI": float(normalized_mutual_info_score(true, found)),
-        "ARI": float(adjusted_rand_score(true, found)),
+        "NMI": float(normalized_mutual_info_score(true, groups)),
+        "ARI": float(adjusted_rand_score(true, groups)),
         "macro_F1": float(
             f1_score(true, matched, labels=np.unique(true), average="macro", zero_division=0)
         ),

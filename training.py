@@ -1,7 +1,7 @@
 """The two training phases: pretraining of the autoencoder, then KL clustering.
 
-Letters: N cells, G genes, D latent size, C clusters. Full batch, one compiled step for each phase;
-no function here has a parameter for true labels.
+Letters: N cells, D latent size, F features that are clustered, C clusters. Full batch, one compiled
+step for each phase; no function here has a parameter for true labels.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import anndata as ad
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
 import losses
-from blocks import CACHE_BYTES
-from model import SCTAG, GraphTensors, graph_tensors
+from model import SCTAG
+from settings import Objective, Training
+from tensors import TrainingData, join
 from utils import TrainingError
 
 log = logging.getLogger("sctag")
@@ -29,35 +29,37 @@ CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits f
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
 
+History = list[dict[str, float | int | str]]  # one row of losses an epoch
 
-class TrainingData(NamedTuple):
-    """All tensors of a run: the encoder's inputs and the ZINB's target.
 
-    target: what the count decoder is fitted to: a ZINBTarget by the ZINB, a tensor (N, G) by the
-    squared error. zinb_clip: "return" or "stop", see `losses.zinb_nll_entries`; block_bytes: what
-    the widest array of a block may take on the device. components: (N, P) that join z where cells
-    are assigned to centres, see `with_components`; P is 0 where z alone is clustered.
+class Phase(NamedTuple):
+    """The length and the learning rate of one of the two phases.
+
+    The phase has at most `epochs` epochs, and ends when less than the share `tolerance` changes: of
+    the loss in pretraining, of the labels in clustering (0: never). The schedule is "constant", or
+    "cosine" for a rate that falls to 0 at the last epoch.
     """
 
-    graph: GraphTensors
-    target: losses.ZINBTarget | tf.Tensor
-    zinb_clip: str
-    block_bytes: int
-    components: tf.Tensor
+    epochs: int
+    learning_rate: float
+    tolerance: float = 0.0
+    schedule: str = "constant"
 
 
-class Weights(NamedTuple):
-    """Weights of the losses in their sum."""
-
-    adj: float
-    zinb: float
-    kl: float
+def phases(training: Training) -> tuple[Phase, Phase]:
+    """Return the phase of pretraining and the phase of clustering that the settings ask for."""
+    schedule = training.lr_schedule
+    return (
+        Phase(training.pretrain_epochs, training.pretrain_lr, training.pretrain_tol, schedule),
+        Phase(training.maxiter, training.cluster_lr, training.cluster_tol, schedule),
+    )
 
 
 class StepLosses(NamedTuple):
-    """The losses of one step, before its update; kl is 0 in pretraining.
+    """The losses of one step, before its update, each a scalar; kl is 0 in pretraining.
 
-    zinb: the loss of the counts' reconstruction, also where a squared error stands in its place.
+    `zinb` is the loss of the counts' reconstruction, also where a squared error stands in its
+    place.
     """
 
     total: tf.Tensor
@@ -66,81 +68,37 @@ class StepLosses(NamedTuple):
     kl: tf.Tensor
 
 
-def training_data(
-    adata: ad.AnnData,
-    network: SCTAG,
-    *,
-    direction: str,
-    zinb_target: str,
-    zinb_clip: str,
-    reconstruction: str = "zinb",
-    block_bytes: int = CACHE_BYTES,
-) -> TrainingData:
-    """Prepared data (`preprocess.prepare`) to the tensors that the network is trained on.
-
-    zinb_target: "counts" (raw counts, mean scaled by the size factor) or "scaled" (z-scores);
-    reconstruction: "zinb", or "mse" of the z-scores, which has no other target.
-    """
-    if reconstruction == "mse":
-        target = tf.constant(np.asarray(adata.X), tf.float32)
-    elif zinb_target == "counts":
-        counts = adata.layers["counts"].toarray()
-        target = losses.zinb_target(counts, adata.obs["size_factor"].to_numpy())
-    else:
-        target = losses.zinb_target(np.asarray(adata.X), None)
-    graph = graph_tensors(
-        adata,
-        n_propagations=network.n_propagations,
-        direction=direction,
-        dtype=network.product_dtype,
-    )
-    return TrainingData(graph, target, zinb_clip, block_bytes, tf.zeros([adata.n_obs, 0]))
-
-
-def with_components(data: TrainingData, components: np.ndarray, z: np.ndarray) -> TrainingData:
-    """The data with principal components beside z, scaled to the total variance of z.
-
-    The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
-    the decoders; the components keep what it leaves out. Joined, neither outweighs the other.
-    components: (N, P); z: (N, D) of the pretrained network, whose scale is arbitrary.
-    """
-    scale = np.sqrt(z.var(axis=0).sum() / max(components.var(axis=0).sum(), np.finfo(float).tiny))
-    centred = components - components.mean(axis=0)
-    return data._replace(components=tf.constant(scale * centred, tf.float32))
-
-
-def join(z: tf.Tensor, data: TrainingData) -> tf.Tensor:
-    """What is clustered: z (N, D) and the data's components, (N, D + P)."""
-    return tf.concat([z, data.components], axis=1)
-
-
-def objective(
-    network: SCTAG, data: TrainingData, p: tf.Tensor | None, *, weights: Weights, kl: str
+def step_losses(
+    network: SCTAG, data: TrainingData, p: tf.Tensor | None, objective: Objective
 ) -> StepLosses:
-    """What a step lowers: the losses at the network's weights, input dropout on.
+    """Return the losses at the network's weights, with input dropout on.
 
-    p: (N, C), or None in pretraining; kl: "pq" or "qp". Differentiable in all that can be trained.
+    The total is differentiable in all that can be trained. `p` is the target distribution of the
+    clusters (N, C), or None in pretraining; the objective has the weights of the losses in their
+    sum and the direction of the KL divergence.
     """
     z = network.encode(data.graph, training=True)
-    fit = {"block_bytes": data.block_bytes}
-    adj = losses.adjacency_mse(*network.decode_graph(z), data.graph.edges, **fit)
-    heads = network.decode_counts(z)
-    if isinstance(data.target, losses.ZINBTarget):
-        zinb = losses.zinb_nll(data.target, *heads, clip=data.zinb_clip, **fit)
-    else:
-        zinb = losses.mean_square(data.target, *heads)
+    graph_logits = network.decode_graph(z)
+    adj = losses.adjacency_mse(*graph_logits, data.graph.edges, block_bytes=data.block_bytes)
+    zinb = data.reconstruction(network.decode_counts(z))
     divergence = tf.constant(0.0)
     if p is not None:
-        divergence = losses.kl_divergence(p, network.assign(join(z, data)), direction=kl)
-    total = weights.adj * adj + weights.zinb * zinb + weights.kl * divergence
+        q = network.assign(join(z, data))
+        divergence = losses.kl_divergence(p, q, direction=objective.kl)
+    total = objective.w_adj * adj + objective.w_zinb * zinb + objective.w_kl * divergence
     return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
 
 
-def adam(
-    network: SCTAG, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
-) -> keras.optimizers.Optimizer:
-    """Adam on what can be trained of the network, with its state at the start."""
-    optimizer = keras.optimizers.Adam(learning_rate)
+def adam(network: SCTAG, phase: Phase) -> keras.optimizers.Optimizer:
+    """Return a new Adam optimizer of the weights of the network that can be trained.
+
+    A cosine schedule ends at the last epoch that the phase allows, so it wants a phase that is not
+    stopped before. Source: Loshchilov and Hutter 2017, equation 5, without restarts.
+    """
+    rate = phase.learning_rate
+    if phase.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, phase.epochs)
+    optimizer = keras.optimizers.Adam(rate)
     optimizer.build(network.trainable_variables)
     return optimizer
 
@@ -148,112 +106,134 @@ def adam(
 def make_step(
     network: SCTAG,
     data: TrainingData,
-    *,
+    objective: Objective,
     optimizer: keras.optimizers.Optimizer,
-    weights: Weights,
-    kl: str,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
-    """One compiled full-batch step on what can be trained; both phases are made by this.
+    """Return one compiled full-batch step of an optimizer of `adam`; both phases are made of it.
 
-    The step takes the target distribution p (N, C) of the clustering phase, or None before it,
-    and returns the losses that its gradient was taken of. optimizer: of `adam`; kl: "pq" or "qp".
+    The step takes the target distribution p (N, C) of the clustering phase, or None before it, and
+    returns the losses that its gradient was taken of.
     """
     variables = network.trainable_variables
 
     @tf.function(jit_compile=True)
     def step(p: tf.Tensor | None) -> StepLosses:
         with tf.GradientTape() as tape:
-            found = objective(network, data, p, weights=weights, kl=kl)
+            values_of_losses = step_losses(network, data, p, objective)
         values = [variable.value for variable in variables]
-        optimizer.apply(tape.gradient(found.total, values), variables)
-        return found
+        optimizer.apply(tape.gradient(values_of_losses.total, values), variables)
+        return values_of_losses
 
     return step
 
 
-def rate_at(schedule: str, learning_rate: float, epochs: int):
-    """The optimizer's rate: the same at every epoch ("constant"), or falling to 0 ("cosine").
+class _PhaseLog:
+    """The progress bar, log lines and history of one phase while it runs."""
 
-    epochs: of the phase, at most; the cosine ends there, so it wants a phase that is not stopped
-    before. Source: Loshchilov and Hutter 2017, equation 5, without restarts.
-    """
-    if schedule == "constant":
-        return learning_rate
-    return keras.optimizers.schedules.CosineDecay(learning_rate, epochs)
+    def __init__(self, name: str, epochs: int, *, quiet: bool) -> None:
+        self.name, self.epochs = name, epochs
+        self.every = max(1, epochs // REPORTS)
+        self.start = time.perf_counter()
+        self.history: History = []
+        hidden = True if quiet else None  # None hides it where there is no terminal
+        self.bar = tqdm(total=epochs, desc=f"{name:<9}", leave=False, disable=hidden)
+
+    def is_due(self, epoch: int) -> bool:
+        """Return whether the losses are read at this epoch."""
+        return epoch % CHECK_EVERY == 0 or epoch % self.every == 0 or epoch in (1, self.epochs)
+
+    def take(self, pending: list[StepLosses]) -> None:
+        """Add the losses of the last epochs to the history; TrainingError if not finite."""
+        for losses_of_step in pending:
+            values = {name: float(value) for name, value in losses_of_step._asdict().items()}
+            self.history.append({"phase": self.name, "epoch": len(self.history) + 1, **values})
+            if not np.isfinite(values["total"]):
+                raise TrainingError(
+                    f"the loss is {values['total']} at epoch {len(self.history)} of {self.name}: "
+                    "try a lower learning rate"
+                )
+        shown = {name: f"{self.history[-1][name]:.4f}" for name in ("zinb", "adj", "kl")}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(len(pending))
+
+    def report(self, epoch: int, reason: str | None) -> None:
+        """Log the losses if a line is due, and why the phase stops if there is a reason."""
+        if reason or epoch % self.every == 0 or epoch in (1, self.epochs):
+            last = self.history[-1]
+            text = "  ".join(f"{name} {last[name]:9.5f}" for name in ("zinb", "adj", "kl"))
+            seconds = time.perf_counter() - self.start
+            log.info(f"{self.name:<9} {epoch:>5}/{self.epochs}  {text}  {seconds:7.1f} s")
+        if reason:
+            log.info(f"{self.name:<9} stopped at epoch {epoch}: {reason}")
 
 
 def _run_epochs(
-    phase: str,
-    epochs: int,
+    phase_log: _PhaseLog,
     one_epoch: Callable[[int], StepLosses],
-    settled: Callable[[list[dict]], str | None],
-    *,
-    quiet: bool,
-) -> list[dict[str, float | int | str]]:
-    """Run a phase with its progress bar, log lines and check of the losses; returns its history.
+    reason_to_stop: Callable[[History], str | None],
+) -> History:
+    """Run a phase epoch by epoch and return its history; TrainingError if a loss is not finite.
 
-    `settled` reads the history now and then and returns why the phase may stop, or None. Raises
-    TrainingError when a loss is not finite.
+    `reason_to_stop` reads the history now and then and returns why the phase may stop, or None.
     """
-    history: list[dict] = []
     pending: list[StepLosses] = []
-    start = time.perf_counter()
-    every = max(1, epochs // REPORTS)
-    with tqdm(
-        total=epochs, desc=f"{phase:<9}", leave=False, disable=True if quiet else None
-    ) as bar:
-        for epoch in range(1, epochs + 1):
+    with phase_log.bar:
+        for epoch in range(1, phase_log.epochs + 1):
             pending.append(one_epoch(epoch))
-            if epoch % CHECK_EVERY and epoch % every and epoch not in (1, epochs):
+            if not phase_log.is_due(epoch):
                 continue
-            for step_losses in pending:
-                values = {name: float(x) for name, x in step_losses._asdict().items()}
-                history.append({"phase": phase, "epoch": len(history) + 1, **values})
-                if not np.isfinite(values["total"]):
-                    raise TrainingError(
-                        f"the loss is {values['total']} at epoch {len(history)} of {phase}: "
-                        "try a lower learning rate"
-                    )
-            last = history[-1]
-            shown = {name: last[name] for name in ("zinb", "adj", "kl")}
-            bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
-            bar.update(len(pending))
+            phase_log.take(pending)
             pending.clear()
-            reason = settled(history) if epoch < epochs else None
-            if reason or epoch % every == 0 or epoch in (1, epochs):
-                text = "  ".join(f"{name} {value:9.5f}" for name, value in shown.items())
-                seconds = time.perf_counter() - start
-                log.info(f"{phase:<9} {epoch:>5}/{epochs}  {text}  {seconds:7.1f} s")
+            reason = reason_to_stop(phase_log.history) if epoch < phase_log.epochs else None
+            phase_log.report(epoch, reason)
             if reason:
-                log.info(f"{phase:<9} stopped at epoch {epoch}: {reason}")
                 break
-    return history
+    return phase_log.history
 
 
-def pretraining(
-    network: SCTAG,
-    data: TrainingData,
-    *,
-    epochs: int,
-    learning_rate: float,
-    schedule: str,
-    tolerance: float,
-    weights: Weights,
-    quiet: bool,
-) -> Callable[[int], list[dict]]:
-    """A function that trains encoder and decoders on the graph and the ZINB, from a seed's weights.
+class Pretraining:
+    """Pretraining of encoder and decoders on the graph and the counts, from any seed's weights.
 
-    Called with a seed it leaves the network pretrained and returns one row of losses an epoch; the
-    step is compiled once for all calls, and each begins anew, whatever came before. It raises
-    TrainingError when a loss is not finite. epochs: at most so many; it stops before when the loss
-    has settled, by less than the share `tolerance` between the means of two successive windows of
-    `WINDOW` epochs (0: never).
+    The step is compiled once for all seeds, and each seed begins anew, whatever came before.
+
+    Parameters
+    ----------
+    network, data, objective
+        What is trained, on what, and by which losses.
+    phase
+        It ends early when the mean total loss of `WINDOW` epochs is less than the share
+        `phase.tolerance` below that of the `WINDOW` epochs before.
+    quiet
+        Whether there is no progress bar.
     """
-    optimizer = adam(network, rate_at(schedule, learning_rate, epochs))
-    step = make_step(network, data, optimizer=optimizer, weights=weights, kl="pq")
-    start = [variable.numpy() for variable in optimizer.variables]
 
-    def settled(history: list[dict]) -> str | None:
+    def __init__(
+        self,
+        network: SCTAG,
+        data: TrainingData,
+        objective: Objective,
+        phase: Phase,
+        *,
+        quiet: bool,
+    ) -> None:
+        self.network, self.phase, self.quiet = network, phase, quiet
+        self.optimizer = adam(network, phase)
+        self.step = make_step(network, data, objective, self.optimizer)
+        self.fresh = [variable.numpy() for variable in self.optimizer.variables]
+
+    def run(self, seed: int) -> History:
+        """Leave the network pretrained from this seed's weights and return its losses.
+
+        Raises TrainingError when a loss is not finite.
+        """
+        self.network.restart(seed)
+        for variable, value in zip(self.optimizer.variables, self.fresh, strict=True):
+            variable.assign(value)
+        phase_log = _PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet)
+        return _run_epochs(phase_log, lambda _: self.step(None), self._reason_to_stop)
+
+    def _reason_to_stop(self, history: History) -> str | None:
+        tolerance = self.phase.tolerance
         if not tolerance or len(history) % WINDOW or len(history) < 2 * WINDOW:
             return None
         totals = [row["total"] for row in history[-2 * WINDOW :]]
@@ -263,24 +243,16 @@ def pretraining(
             return None
         return f"the loss fell by {gain:.2%} in {WINDOW} epochs, less than {tolerance:.2%}"
 
-    def pretrain_from(seed: int) -> list[dict]:
-        network.restart(seed)
-        for variable, value in zip(optimizer.variables, start, strict=True):
-            variable.assign(value)
-        return _run_epochs("pretrain", epochs, lambda _: step(None), settled, quiet=quiet)
-
-    return pretrain_from
-
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
-    """The embedding z (N, D) of every cell, dropout off. Raises TrainingError if not finite."""
+    """Return the embedding z (N, D) of every cell, dropout off; TrainingError if not finite."""
     return _finite(network.encode(data.graph, training=False).numpy(), "the embedding")
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:
-    """The values, checked: a step's losses are taken before its update, so none tells of the last.
+    """Return the values if all are finite, else raise TrainingError.
 
-    Raises TrainingError if one is not finite.
+    A step's losses are taken before its update, so none of them tells of the last update.
     """
     if not np.isfinite(values).all():
         raise TrainingError(f"{what} is not finite after training: try a lower learning rate")
@@ -288,57 +260,37 @@ def _finite(values: np.ndarray, what: str) -> np.ndarray:
 
 
 class Clustered(NamedTuple):
-    """What the clustering phase ends with: labels (N,), q (N, C), and a row of losses an epoch."""
+    """The end of the clustering phase: labels (N,), q (N, C), a row of losses an epoch."""
 
     labels: np.ndarray
     q: np.ndarray
-    history: list[dict]
+    history: History
 
 
-def cluster(
-    network: SCTAG,
-    data: TrainingData,
-    *,
-    epochs: int,
-    learning_rate: float,
-    schedule: str,
-    tolerance: float,
-    weights: Weights,
-    kl: str,
-    update_interval: int,
-    final_labels: str,
-    quiet: bool,
-) -> Clustered:
-    """Sharpen the clusters from the centres already placed, with p refreshed at intervals.
+class _Assignment:
+    """The assignment q of the cells to the centres and its target p, refreshed at intervals."""
 
-    epochs: at most so many, or 0, which leaves all as it is; it stops before when the labels have
-    settled: at `STEADY_UPDATES` refreshes in a row less than the share `tolerance` of the cells has
-    changed its label (0: never; the stopping rule of DEC and scDeepCluster, made patient).
+    def __init__(self, network: SCTAG, data: TrainingData) -> None:
+        @tf.function(jit_compile=True)
+        def assign() -> tf.Tensor:
+            return network.assign(join(network.encode(data.graph, training=False), data))
 
-    final_labels: "final" for the q of the final weights, "refresh" for the q of which the last p
-    was made (at epoch 296 of 300 by default, as published).
-    """
-    optimizer = adam(network, rate_at(schedule, learning_rate, epochs))
-    step = make_step(network, data, optimizer=optimizer, weights=weights, kl=kl)
+        self.assign = assign
+        self.q: tf.Tensor | None = None
+        self.p: tf.Tensor | None = None
+        self.changed: list[float] = []  # share of cells with a new label, at each refresh but one
 
-    @tf.function(jit_compile=True)
-    def soft_assignment() -> tf.Tensor:
-        return network.assign(join(network.encode(data.graph, training=False), data))
+    def refresh(self) -> None:
+        """Take q of the present weights, and p of it."""
+        before, self.q = self.q, self.assign()
+        self.p = losses.target_distribution(self.q)
+        if before is not None:
+            moved = np.argmax(before, axis=1) != np.argmax(self.q, axis=1)
+            self.changed.append(float(np.mean(moved)))
 
-    state: dict[str, tf.Tensor] = {}
-    changed: list[float] = []  # at each refresh but the first, the share of cells with a new label
-
-    def one_epoch(epoch: int) -> StepLosses:
-        if (epoch - 1) % update_interval == 0:
-            before, state["q"] = state.get("q"), soft_assignment()
-            state["p"] = losses.target_distribution(state["q"])
-            if before is not None:
-                moved = np.argmax(before, axis=1) != np.argmax(state["q"], axis=1)
-                changed.append(float(np.mean(moved)))
-        return step(state["p"])
-
-    def settled(_: list[dict]) -> str | None:
-        last = changed[-STEADY_UPDATES:]
+    def reason_to_stop(self, tolerance: float) -> str | None:
+        """Return why the phase may stop: the labels have settled, or None."""
+        last = self.changed[-STEADY_UPDATES:]
         if len(last) < STEADY_UPDATES or max(last) >= tolerance:
             return None
         return (
@@ -346,7 +298,48 @@ def cluster(
             "cells changed cluster"
         )
 
-    history = _run_epochs("cluster", epochs, one_epoch, settled, quiet=quiet)
-    final = _finite(soft_assignment().numpy(), "the assignment")
-    q = state["q"].numpy() if final_labels == "refresh" and epochs else final
+
+def cluster(
+    network: SCTAG,
+    data: TrainingData,
+    objective: Objective,
+    training: Training,
+    *,
+    quiet: bool,
+) -> Clustered:
+    """Sharpen the clusters, from centres that are already placed.
+
+    The phase ends early when the labels have settled: at `STEADY_UPDATES` refreshes of p in a row
+    less than the share `cluster_tol` of the cells has changed its label (the stopping rule of DEC
+    and scDeepCluster, made patient). Without epochs (`maxiter` 0) nothing changes.
+
+    Parameters
+    ----------
+    network, data, objective
+        What is trained, on what, and by which losses.
+    training
+        Length and rate of the phase; how often p is refreshed; whether the labels come from the q
+        of the final weights, or of the last refresh (epoch 296 of 300 by default, as published).
+    quiet
+        Whether there is no progress bar.
+
+    Raises TrainingError when a loss or the assignment is not finite.
+    """
+    phase = phases(training)[1]
+    step = make_step(network, data, objective, adam(network, phase))
+    assignment = _Assignment(network, data)
+
+    def one_epoch(epoch: int) -> StepLosses:
+        if (epoch - 1) % training.update_interval == 0:
+            assignment.refresh()
+        return step(assignment.p)
+
+    def reason_to_stop(_: History) -> str | None:
+        return assignment.reason_to_stop(phase.tolerance)
+
+    phase_log = _PhaseLog("cluster", phase.epochs, quiet=quiet)
+    history = _run_epochs(phase_log, one_epoch, reason_to_stop)
+    q = _finite(assignment.assign().numpy(), "the assignment")
+    if training.final_labels == "refresh" and assignment.q is not None:
+        q = assignment.q.numpy()
     return Clustered(labels=q.argmax(axis=1), q=q, history=history)

@@ -1,0 +1,280 @@
+"""The one pipeline: read, prepare, number of clusters, fit, score, write.
+
+`train.py` and `baselines.py` run all of it on a file, `sctag.py` its middle on an AnnData of a
+notebook. They differ in what fits: the network (`fit`) or a rival. Letters: N cells, D latent size,
+F features that are clustered, C clusters. Slow imports stand where they are first needed, so that a
+mistake is reported in the first second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+import results
+import utils
+from settings import Settings
+from utils import InputError, Stopwatch
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+    from estimation import Number
+
+log = logging.getLogger("sctag")
+
+LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
+
+
+class Fitted(NamedTuple):
+    """The outcome of clustering prepared data. A rival has only labels and a number.
+
+    Parameters
+    ----------
+    labels
+        Cluster of each cell from 0, shape (N,).
+    number
+        The number of clusters: given, counted, found or estimated.
+    metrics
+        What metrics.json says of the method itself.
+    network
+        The trained `model.SCTAG`.
+    initial
+        Labels before the clustering phase, shape (N,).
+    z
+        Embedding, shape (N, D).
+    points
+        What was clustered, shape (N, F): z, with the components beside it if they were clustered.
+    q
+        Soft assignment to the clusters, shape (N, C).
+    history
+        A row of losses an epoch, of both phases.
+    """
+
+    labels: np.ndarray
+    number: Number
+    metrics: dict[str, Any]
+    network: Any = None
+    initial: np.ndarray | None = None
+    z: np.ndarray | None = None
+    points: np.ndarray | None = None
+    q: np.ndarray | None = None
+    history: list[dict[str, Any]] | None = None
+
+
+# Clusters prepared data with the number of clusters that was asked for.
+Fit = Callable[["ad.AnnData", "Number", Settings, Stopwatch], Fitted]
+
+
+# --- Steps ----------------------------------------------------------------------------------------
+
+
+def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
+    """Return the data of a file, their labels (N,) or None, and the path; log what they are.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or lacks a column of labels that was asked for.
+    """
+    import readers
+
+    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
+    adata = readers.read(path, layer=settings.layer)
+    label_key = settings.label_key or LABEL_KEY
+    cell_types = readers.read_labels(adata, label_key)
+    if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
+        present = ", ".join(map(str, adata.obs.columns)) or "none"
+        advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
+        raise InputError(
+            f"{path} has no column {label_key!r} in obs (present: {present}): "
+            f"name the column of the true labels with --label_key{advice}"
+        )
+    labels = "no labels"
+    if cell_types is not None:
+        labels = f"{cell_types.nunique()} cell types in {label_key!r}"
+        if cell_types.isna().any():
+            labels += f" ({cell_types.isna().sum()} cells have none)"
+    log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
+    return adata, cell_types, path
+
+
+def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:
+    """Start TensorFlow on the device that was asked for; return a new network and the device."""
+    device = utils.start_tensorflow(settings.gpu_option)
+    missing = settings.gpu_option != "-1" and device.name == "CPU"
+    log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
+    from model import SCTAG
+
+    with utils.single_precision():
+        network = SCTAG(settings, n_genes=n_genes, seed=settings.seed)
+    return network, device
+
+
+def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
+    """Cluster prepared data with scTAG: both training phases.
+
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite.
+    """
+    with stopwatch("start_tensorflow"):
+        network, device = start_network(settings, adata.n_vars)
+        import candidates
+        import tensors
+        import training
+    with utils.single_precision():
+        with stopwatch("pretrain"):
+            data = tensors.training_data(
+                adata,
+                settings,
+                settings,
+                dtype=network.product_dtype,
+                block_bytes=device.block_bytes,
+            )
+        made = candidates.make_candidates(network, data, adata, number, settings, stopwatch)
+        kept, summary = candidates.choose(made)
+        network.restore(kept.network.state)
+        network.place_centers(kept.centers, trainable=settings.train_centers)
+        with stopwatch("cluster"):
+            clustered = training.cluster(
+                network, kept.network.data, settings, settings, quiet=settings.quiet
+            )
+        z = training.embed(network, data)
+    history = kept.network.history + clustered.history
+    # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
+    labels = clustered.labels if settings.maxiter else kept.labels
+    return Fitted(
+        labels=labels,
+        number=made.number,
+        metrics={
+            "networks": summary,
+            "epochs": dict(Counter(row["phase"] for row in history)),
+            "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
+        },
+        network=network,
+        initial=kept.labels,
+        z=z,
+        points=tensors.join(z, kept.network.data).numpy(),
+        q=clustered.q,
+        history=history,
+    )
+
+
+def score(cell_types: pd.Series | None, labels: np.ndarray) -> dict[str, float] | None:
+    """Return the scores of clusters against true labels, None if there are none."""
+    if cell_types is None or not cell_types.notna().any():
+        return None
+    import scores
+
+    return scores.score(cell_types, labels)
+
+
+def metrics_of(fitted: Fitted, adata: ad.AnnData, cell_types: pd.Series | None) -> dict[str, Any]:
+    """Return the scores, sizes and settings of the outcome that metrics.json holds."""
+    n_groups = 0 if fitted.q is None else fitted.q.shape[1]
+    sizes = np.bincount(fitted.labels, minlength=n_groups)
+    metrics: dict[str, Any] = {"scores": score(cell_types, fitted.labels)}
+    if fitted.initial is not None:
+        metrics["initial_scores"] = score(cell_types, fitted.initial)
+    n_clusters = fitted.number.n_clusters
+    expected = len(sizes) if n_clusters is None or fitted.q is None else n_clusters
+    metrics |= {
+        "cells": adata.n_obs,
+        "genes": adata.n_vars,
+        "n_clusters": n_clusters,
+        "n_clusters_source": fitted.number.source,
+        "cluster_sizes": sizes.tolist(),
+        "empty_clusters": expected - int((sizes > 0).sum()),
+    }
+    return metrics | fitted.metrics
+
+
+# --- The whole ------------------------------------------------------------------------------------
+
+
+def run(
+    settings: Settings,
+    fit: Fit,
+    *,
+    out_dir: Path,
+    notes: dict[str, Any],
+    number: Number | None = None,
+) -> str:
+    """Run the whole job, from file to results folder; return the line that the command ends with.
+
+    Parameters
+    ----------
+    settings
+        All that decides the run.
+    fit
+        Clusters the prepared data.
+    out_dir
+        Folder of the results: every file appears there whole, or none.
+    notes
+        What settings.json records as the run's settings.
+    number
+        The number of clusters, where the method finds its own; None for what the settings ask for.
+    """
+    stopwatch = Stopwatch()
+    with results.staged(out_dir, overwrite=settings.overwrite) as staging:
+        with stopwatch("read"):
+            raw, cell_types, path = read(settings)
+        with stopwatch("prepare"):
+            import preprocess
+
+            adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
+            if cell_types is not None:
+                cell_types = cell_types.loc[adata.obs_names]
+            source = {"path": str(path), "sha256": utils.sha256(path)}
+            source |= {"cells": raw.n_obs, "genes": raw.n_vars}
+            del raw
+        if number is None:
+            number = request_number(adata, cell_types, settings)
+        fitted = fit(adata, number, settings, stopwatch)
+        metrics = metrics_of(fitted, adata, cell_types)
+        with stopwatch("write"):
+            results.write_run(staging, adata, fitted, settings=notes, scores=metrics["scores"])
+            record = {"settings": notes, "data": source} | results.environment()
+            results.write_json(staging / results.SETTINGS, record)
+        metrics["seconds"] = stopwatch.total()
+        metrics["peak_memory_mb"] = round(utils.peak_memory_mb(), 1)
+        results.write_json(staging / results.METRICS, metrics)
+    return summarise(metrics, out_dir)
+
+
+def request_number(adata: ad.AnnData, cell_types: pd.Series | None, settings: Settings) -> Number:
+    """Return the number of clusters that the settings ask for; of the labels only their number."""
+    import estimation
+
+    has_labels = cell_types is not None and cell_types.notna().any()
+    return estimation.requested_number(
+        settings,
+        adata.obsp["connectivities"],
+        n_cell_types=cell_types.nunique() if has_labels else None,
+        seed=settings.seed,
+    )
+
+
+def summarise(metrics: dict[str, Any], out_dir: Path) -> str:
+    """Log where the results are and what they cost; return the score line, or the sizes."""
+    seconds, memory = metrics["seconds"]["total"], metrics["peak_memory_mb"]
+    log.info("results   %s (%.1f s, %.0f MiB at the peak)", out_dir, seconds, memory)
+    if metrics["empty_clusters"]:
+        log.warning(
+            "warning: %d of the %d clusters ended empty",
+            metrics["empty_clusters"],
+            metrics["n_clusters"],
+        )
+    sizes = ", ".join(f"{i}: {n}" for i, n in enumerate(metrics["cluster_sizes"]))
+    if metrics["scores"] is None:
+        return f"cluster sizes: {sizes}"
+    log.info("sizes     %s", sizes)
+    return "ACC= {ACC:.4f}, NMI= {NMI:.4f}, ARI= {ARI:.4f}".format(**metrics["scores"])
