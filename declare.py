@@ -17,7 +17,6 @@ from typing import Any
 
 from utils import InputError
 
-
 AS_SCTAG = object()  # stands for: "official" has the default of "sctag"
 
 

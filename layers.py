@@ -27,7 +27,7 @@ class InputDropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return inputs (N, width); in training, entries are 0 with probability `rate`, else scaled."""
+        """Return inputs (N, width), in training 0 with probability `rate`, else scaled."""
         threshold = round(self.rate * 2**16)
         if not training or threshold == 0:
             return inputs

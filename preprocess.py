@@ -2,7 +2,7 @@
 
 Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
 label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
-users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], varm["PCs"],
+users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"],
 obsp["connectivities"].
 """
 
@@ -55,7 +55,8 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
 
     The size factor, obs["size_factor"], is a cell's depth over the median depth (scanpy's
     `normalize_total` without a target, the official `normalize_per_cell`); uns["sctag"] keeps the
-    median depth. The logarithm is natural. Of the given data, whose X is counts, only X, obs and var are taken.
+    median depth. The logarithm is natural. Of the given data, whose X is counts, only X, obs and
+    var are taken.
     """
     normalised = ad.AnnData(
         adata.X.copy(), obs=adata.obs.copy(), var=adata.var.copy(), layers={"counts": adata.X}
@@ -153,33 +154,19 @@ def scale(adata: ad.AnnData, *, clip: float | None) -> None:
 
 
 def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
-    """Set obsm["X_pca"] (N, P) and the loadings varm["PCs"] (G, P), by scikit-learn's PCA.
-
-    There are n_pcs components, or as many as the data have.
-    """
+    """Set obsm["X_pca"] (N, P) by scikit-learn's PCA: n_pcs components, or as many as there are."""
     available = min(n_pcs, *adata.shape)
     if available < n_pcs:
         log.info("pca       %d components (%d were asked for)", available, n_pcs)
-    pca = PCA(available, random_state=seed)
-    adata.obsm["X_pca"] = pca.fit_transform(adata.X)
-    adata.varm["PCs"] = pca.components_.T
+    adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
 
 
 def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
     """Return the k nearest other cells of each cell, euclidean, as indices (N, k) in no order.
 
-    Parameters
-    ----------
-    points
-        Coordinates of the cells, shape (N, P).
-    k
-        Neighbours of each cell, itself not counted.
-    exact
-        By scikit-learn, in time N^2; otherwise by pynndescent, in time about N log N, which misses
-        a few neighbours. It is asked for twice as many as are taken: of just as many it misses one
-        in ten in large data.
-    seed
-        Decides what pynndescent finds.
+    Points are (N, P). The exact search is scikit-learn's, in time N^2; the other is pynndescent's,
+    in time about N log N, which the seed decides and which misses a few neighbours. It is asked for
+    twice as many as are taken: of just as many it misses one in ten in large data.
     """
     if exact:
         return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
@@ -198,22 +185,9 @@ def knn_graph(
 ) -> sp.csr_matrix:
     """Return the binary kNN graph of cells, CSR float32 (N, N).
 
-    A row lists the cell itself and its k - 1 nearest others.
-
-    Parameters
-    ----------
-    points, exact, seed
-        See `nearest_others`.
-    k
-        Neighbours of a cell, itself included.
-    symmetric
-        Whether two cells are joined if either lists the other. Otherwise the graph is directed,
-        with k ones in each row, as published.
-
-    Raises
-    ------
-    InputError
-        Unless k < N.
+    A row lists the cell itself and its k - 1 nearest others by `nearest_others`. If `symmetric`,
+    two cells are joined if either lists the other; otherwise the graph is directed, with k ones in
+    each row, as published. Raises InputError unless k < N.
     """
     n_cells = len(points)
     if k >= n_cells:
@@ -295,4 +269,71 @@ def prepare(
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    return prepared
+
+
+def prepare_like(
+    adata: ad.AnnData,
+    reference: ad.AnnData,
+    preparation: Preparation,
+    *,
+    seed: int,
+    where: str = "X",
+) -> ad.AnnData:
+    """Return new data prepared as a reference was: its genes, scale and components.
+
+    The size factor is the depth over the reference's median depth, the z-scores are made with the
+    reference's mean and standard deviation of each gene, and the components by the linear map that
+    takes the reference's z-scores to its components (least squares; of a randomised PCA the
+    loadings are only close to it). The graph joins the given cells among themselves.
+
+    Parameters
+    ----------
+    adata
+        Raw counts of all genes in X, cells x genes; cells without counts are left out.
+    reference
+        Prepared data, as `prepare` returned them or as a run wrote them.
+    preparation
+        The settings with which the reference was prepared.
+    seed
+        Of an approximate graph.
+    where
+        What X is called in an error message.
+
+    Raises
+    ------
+    InputError
+        If X does not hold raw counts, or lacks genes of the reference.
+    """
+    matrix = raw_counts.canonical(adata.X, where)
+    matrix, _ = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
+    positions = adata.var_names.get_indexer(reference.var_names)
+    if (positions < 0).any():
+        missing = reference.var_names[positions < 0]
+        raise InputError(
+            f"{where} lacks {len(missing)} of the {reference.n_vars} genes that the run used, such "
+            f"as {', '.join(missing[:3])}: give data with the same names of genes"
+        )
+    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+    has_counts = depth > 0
+    factors = depth[has_counts] / json.loads(reference.uns["sctag"]["median_depth"])
+    counts = matrix[has_counts][:, positions]
+    logarithms = np.log1p(counts.multiply(1 / factors[:, None]).toarray())
+    std = np.where(reference.var["std"] == 0, 1.0, reference.var["std"])
+    x = (logarithms - reference.var["mean"].to_numpy()) / std
+    if preparation.clip is not None:
+        x = np.clip(x, -preparation.clip, preparation.clip)
+    prepared = ad.AnnData(
+        x.astype(np.float32),
+        obs=adata.obs[has_counts].copy(),
+        var=reference.var.copy(),
+        layers={"counts": counts},
+    )
+    prepared.obs["size_factor"] = factors
+    reference_x = np.asarray(reference.X, np.float64)
+    mean = reference_x.mean(axis=0)
+    loadings = np.linalg.lstsq(reference_x - mean, reference.obsm["X_pca"])[0]  # (G, P)
+    prepared.obsm["X_pca"] = (x - mean) @ loadings
+    graph = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    prepared.obsp["connectivities"] = graph
     return prepared

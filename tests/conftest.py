@@ -19,9 +19,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import datasets
 import train
+from settings import Architecture, Preparation
 
 # Before any test module imports TensorFlow: the CPU gives every machine the same tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -37,10 +39,38 @@ FILES = {
     *("model.weights.h5", "model.json"),
 }
 # A network of no use but of every part, where only the plumbing is looked at.
-TINY = [
-    *("--hidden_dim", "16", "--decoder_dims", "16", "--latent_dim", "4", "--highly_genes", "50"),
-    *("--pretrain_epochs", "3", "--maxiter", "2", "--gpu_option", "-1", "--restarts", "1"),
-]
+TINY = """
+    --hidden_dim 16 --decoder_dims 16 --latent_dim 4 --highly_genes 50 --pretrain_epochs 3
+    --maxiter 2 --gpu_option -1 --networks 1
+""".split()  # noqa: SIM905, as it is typed
+
+
+def grouped_counts(n_cells=75, n_genes=20, level=8.0):
+    """Poisson counts of three groups of cells, each with genes of its own; sparse AnnData."""
+    rng = np.random.default_rng(0)
+    rate = np.full((n_cells, n_genes), 1.0)
+    width = n_genes * 3 // 10
+    for group in range(3):
+        rate[group::3, group * width : (group + 1) * width] = level
+    return ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
+
+
+def prepared(adata=None, *, seed=0, **changes):
+    """Prepared data: `grouped_counts` unless others are given, on a small directed graph."""
+    import preprocess
+
+    adata = grouped_counts() if adata is None else adata
+    settings = {"highly_genes": 10**6, "gene_selection": "seurat", "n_pcs": 5, "k_neighbors": 6}
+    settings |= {"symmetric_graph": False} | changes
+    return preprocess.prepare(adata, Preparation(**settings), seed=seed)
+
+
+def network(*, n_genes=20, seed=1, **changes):
+    """A small network without dropout."""
+    import model
+
+    sizes = {"hidden_dim": 16, "latent_dim": 4, "decoder_dims": [8, 16], "hops": 2, "dropout": 0.0}
+    return model.SCTAG(Architecture(**(sizes | changes)), n_genes=n_genes, seed=seed)
 
 
 class Ran(NamedTuple):

@@ -9,6 +9,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import anndata as ad
+import communities
 import igraph
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from conftest import contents, ran, write_published
 from sklearn.metrics import adjusted_rand_score
 
 import baselines
-import communities
 import preprocess
 import results
 from baselines import METHODS

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
+from conftest import network
+from conftest import prepared as prepare
 
 import losses
-import model
-import preprocess
 import training
 from blocks import Blocks
+from settings import Objective
+from tensors import training_data
+from training import Phase
 
 N_CELLS, N_GENES, N_CLUSTERS, LATENT_DIM = 83, 30, 4, 5
 BLOCK_BYTES = 4 * 30 * 90  # some 30 rows of the heads or of the graph
-WEIGHTS = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
+WEIGHTS = (0.3, 1.0, 1.5)  # of adj, zinb and kl
 
 
 class Case(NamedTuple):
@@ -59,22 +62,31 @@ def prepared(symmetric):
     mean = rng.gamma(1.0, 3.0, (3, N_GENES))[np.arange(N_CELLS) % 3]
     mean *= rng.uniform(0.3, 3.0, (N_CELLS, 1))
     adata = ad.AnnData(sp.csr_matrix(rng.negative_binomial(2, 2 / (2 + mean)).astype(np.float32)))
-    settings = {"gene_selection": "seurat", "clip": None, "n_pcs": 10, "k": 6, "seed": 0}
-    settings |= {"n_genes": N_GENES, "symmetric": symmetric, "exact_knn_cells": N_CELLS}
-    return preprocess.prepare(adata, **settings)
+    return prepare(adata, clip=None, n_pcs=10, symmetric_graph=symmetric)
+
+
+def objective_of(case):
+    return Objective(zinb_target=case.zinb_target, zinb_clip="stop", kl=case.kl)
 
 
 def start(case):
     """The slow road; a network of the same weights, all random, its data and its p."""
     adata, rng = prepared(case.symmetric), np.random.default_rng(1)
-    sizes = {"n_genes": N_GENES, "hidden_dim": 24, "latent_dim": LATENT_DIM, "hops": case.hops}
-    net = model.SCTAG(decoder_dims=[16, 24], repeated=case.repeated, dropout=0.0, seed=0, **sizes)
+    net = network(
+        n_genes=N_GENES,
+        seed=0,
+        hidden_dim=24,
+        latent_dim=LATENT_DIM,
+        decoder_dims=[16, 24],
+        hops=case.hops,
+        tag_blocks="repeated" if case.repeated else "powers",
+        direction=case.direction,
+    )
     net.place_centers(np.ones((N_CLUSTERS, LATENT_DIM)), trainable=True)
     for variable in net.trainable_variables:  # biases and centres too
         fan_in = variable.shape[0] if "kernel" in variable.path else 4
         variable.assign(rng.normal(0.0, fan_in**-0.5, variable.shape))
-    kinds = {"direction": case.direction, "zinb_target": case.zinb_target, "zinb_clip": "stop"}
-    data = training.training_data(adata, net, block_bytes=BLOCK_BYTES, **kinds)
+    data = training_data(adata, net.architecture, objective_of(case), block_bytes=BLOCK_BYTES)
     p = losses.target_distribution(net.assign(net.encode(data.graph, training=False)))
     return SlowRoad(adata, net, case), net, data, p
 
@@ -139,13 +151,13 @@ class SlowRoad:
         return values, [g.numpy() for g in tape.gradient(total, self.weights)]
 
 
-def fast_road(net, data, p, kl):
+def fast_road(net, data, p, objective):
     """What `training.make_step` computes: the losses and the gradient of their weighted sum."""
 
     @tf.function(jit_compile=True)
     def compute():
         with tf.GradientTape() as tape:
-            found = training.objective(net, data, p, weights=WEIGHTS, kl=kl)
+            found = training.step_losses(net, data, p, objective)
         values = [variable.value for variable in net.trainable_variables]
         return (found.adj, found.zinb, found.kl), tape.gradient(found.total, values)
 
@@ -160,7 +172,7 @@ def assert_losses_agree(found, expected, where):
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_gradients_are_the_slow_ones(name):
     slow, net, data, p = start(CASES[name])
-    found_losses, found = fast_road(net, data, p, CASES[name].kl)
+    found_losses, found = fast_road(net, data, p, objective_of(CASES[name]))
     expected_losses, expected = slow.gradients()
     assert_losses_agree(found_losses, expected_losses, name)
     for variable, a, b in zip(net.trainable_variables, found, expected, strict=True):
@@ -174,9 +186,8 @@ def test_twenty_steps_are_twenty_plain_adam_steps():
     """Compiled float32 steps against Adam's formula (Keras' epsilon) on float64 gradients."""
     slow, net, data, p = start(SCTAG)
     rate, steps = 5e-4, 20
-    step = training.make_step(
-        net, data, optimizer=training.adam(net, rate), weights=WEIGHTS, kl=SCTAG.kl
-    )
+    optimizer = training.adam(net, Phase(steps, rate))
+    step = training.make_step(net, data, objective_of(SCTAG), optimizer)
     first, second = ([np.zeros(w.shape) for w in slow.weights] for _ in range(2))
     for t in range(1, steps + 1):
         expected, gradients = slow.gradients()

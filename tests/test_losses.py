@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
+import likelihoods
 import losses
+from likelihoods import zinb_nll, zinb_nll_entries, zinb_target
 
 THETA = [1e-4, 1e-2, 0.5, 1.0, 7.3, 150.0, 1e4]
 MEAN = [1e-5, 1e-2, 0.3, 1.0, 20.0, 3e3, 1e6]
@@ -53,8 +55,8 @@ def test_reference_is_the_distribution_of_scipy():
 
 def test_zinb_values_on_extremes():
     y, mean, theta, pi_logits = extreme_grid()
-    target = losses.zinb_target(y, None)
-    found = losses.zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[0].numpy()
+    target = zinb_target(y, None)
+    found = zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[0].numpy()
     expected = reference_nll(y, mean, theta, pi_logits)
     assert np.isfinite(found).all()
     # float32 rounds the terms that y and theta multiply
@@ -65,8 +67,8 @@ def test_zinb_values_on_extremes():
 def test_zinb_gradients_on_extremes():
     """Each partial derivative against its formula in float64."""
     y, mean, theta, pi_logits = extreme_grid()
-    target = losses.zinb_target(y, None)
-    gradients = losses.zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[1]
+    target = zinb_target(y, None)
+    gradients = zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[1]
     found = [gradient.numpy().astype(np.float64) for gradient in gradients]
     assert all(np.isfinite(gradient).all() for gradient in found)
 
@@ -77,7 +79,7 @@ def test_zinb_gradients_on_extremes():
     digamma = special.digamma(y + theta) - special.digamma(theta)
     d_theta = np.log1p(mean / theta) + (y - mean) / (theta + mean) - digamma
     slope = special.expit(inverse_softplus(theta))  # of softplus
-    inside = (theta > losses.THETA_RANGE[0] * 1.001) & (theta < losses.THETA_RANGE[1] * 0.999)
+    inside = (theta > likelihoods.THETA_RANGE[0] * 1.001) & (theta < losses.THETA_RANGE[1] * 0.999)
     d_theta_raw = from_nb * d_theta * slope
     d_pi = special.expit(pi_logits) - np.where(y == 0, special.expit(pi_logits + t), 0.0)
 
@@ -100,8 +102,8 @@ BEYOND = {  # log_mean and theta_raw beyond a bound; a count that the gradient l
 def gradients_beyond(bound, y, clip):
     log_mean, theta_raw, _ = BEYOND[bound]
     heads = [tf.constant([[x]], tf.float32) for x in (log_mean, theta_raw, 0.0)]
-    target = losses.zinb_target(np.array([[y]]), None)
-    entries, gradients = losses.zinb_nll_entries(target, *heads, clip=clip)
+    target = zinb_target(np.array([[y]]), None)
+    entries, gradients = zinb_nll_entries(target, *heads, clip=clip)
     assert np.isfinite(entries)
     found = gradients.log_mean if bound.endswith("mean") else gradients.theta_raw
     return float(found[0, 0])
@@ -128,7 +130,7 @@ def test_zinb_mean_is_scaled_by_the_size_factor():
     y = np.array([[0.0, 3.0], [5.0, 1.0]])
     factor = np.array([0.5, 4.0])
     heads = raw_heads(np.full((2, 2), 2.0), np.full((2, 2), 1.3), np.full((2, 2), -1.0))
-    found = losses.zinb_nll_entries(losses.zinb_target(y, factor), *heads)[0].numpy()
+    found = zinb_nll_entries(zinb_target(y, factor), *heads)[0].numpy()
     expected = reference_nll(y, 2.0 * factor[:, None], 1.3, -1.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -137,7 +139,7 @@ def test_zinb_of_z_scores_takes_the_zero_branch_below_zero():
     """The published target: entries up to 1e-8 count as zeros, the others need not be whole."""
     y = np.array([[-1.2, 0.0, 0.7, 5.25]])
     heads = raw_heads(np.full((1, 4), 0.8), np.full((1, 4), 2.0), np.full((1, 4), 0.3))
-    found = losses.zinb_nll_entries(losses.zinb_target(y, None), *heads)[0].numpy()
+    found = zinb_nll_entries(zinb_target(y, None), *heads)[0].numpy()
     expected = reference_nll(np.maximum(y, 0.0), 0.8, 2.0, 0.3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -177,13 +179,13 @@ def test_blocked_zinb_is_the_dense_one(n_cells, compiled):
         dense = -tf.reduce_mean(tf.where(y == 0, zero, keep))
     expected = tape.gradient(dense, inputs)
 
-    target = losses.zinb_target(y, factor)
+    target = zinb_target(y, factor)
     inputs = [tf.constant(array, tf.float32) for array in arrays]
 
     def blocked():
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            loss = losses.zinb_nll(target, *inputs, block_bytes=16 * 12 * 4)
+            loss = zinb_nll(target, *inputs, block_bytes=16 * 12 * 4)
         return loss, tape.gradient(loss, inputs)
 
     loss, found = tf.function(blocked, jit_compile=True)() if compiled else blocked()
@@ -258,7 +260,7 @@ def test_the_mean_square_is_of_the_first_head_and_leaves_the_others_alone():
     tensors = [tf.constant(x, tf.float32) for x in (target, hidden, kernel, bias)]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
-        found = losses.mean_square(*tensors)
+        found = likelihoods.mean_square(*tensors)
     expected = np.mean((hidden @ kernel[:, :3] + bias[:3] - target) ** 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     gradient = tape.gradient(found, tensors[2]).numpy()

@@ -1,20 +1,22 @@
 """The joined model: one road to the embedding, tensors made at one place, save and load."""
 
 import anndata as ad
+import conftest
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
 import model
+import tensors
+from settings import Architecture
 
 GENES, CELLS = 6, 9
 
 
-def network(**changes):
-    settings = {"n_genes": GENES, "hidden_dim": 5, "latent_dim": 3, "decoder_dims": [4, 7]}
-    settings |= {"hops": 2, "repeated": False, "dropout": 0.5, "seed": 3} | changes
-    return model.SCTAG(**settings)
+def network(*, seed=3, **changes):
+    sizes = {"hidden_dim": 5, "latent_dim": 3, "decoder_dims": [4, 7], "dropout": 0.5}
+    return conftest.network(n_genes=GENES, seed=seed, **(sizes | changes))
 
 
 def prepared():
@@ -43,12 +45,12 @@ def dense_encoding(net, adata, direction):
 
 
 @pytest.mark.parametrize("direction", ["ax", "atx"])
-@pytest.mark.parametrize("repeated", [False, True])
-def test_encode_is_the_formula(direction, repeated):
-    net, adata = network(repeated=repeated), prepared()
+@pytest.mark.parametrize("tag_blocks", ["powers", "repeated"])
+def test_encode_is_the_formula(direction, tag_blocks):
+    net, adata = network(tag_blocks=tag_blocks, direction=direction), prepared()
     for layer in (net.encoder_1, net.encoder_2):
         layer.linear.bias.assign(np.linspace(-1, 1, layer.channels))
-    graph = model.graph_tensors(adata, n_propagations=net.n_propagations, direction=direction)
+    graph = tensors.graph_tensors(adata, net.architecture)
     z = net.encode(graph, training=False)
     np.testing.assert_allclose(z, dense_encoding(net, adata, direction), atol=1e-5)
 
@@ -59,7 +61,9 @@ def test_the_direction_matters_on_a_directed_graph_only():
     symmetric.obsp["connectivities"] = a.maximum(a.T).tocsr()
     for adata, same in ((directed, False), (symmetric, True)):
         ax, atx = (
-            model.graph_tensors(adata, n_propagations=2, direction=direction).blocks.numpy()
+            tensors.graph_tensors(
+                adata, Architecture(hops=2, direction=direction)
+            ).propagated.numpy()
             for direction in ("ax", "atx")
         )
         assert np.allclose(ax, atx, atol=1e-6) == same
@@ -67,7 +71,7 @@ def test_the_direction_matters_on_a_directed_graph_only():
 
 def test_edges_are_the_ones_of_the_adjacency_whatever_the_direction():
     adata = prepared()
-    edges = model.graph_tensors(adata, n_propagations=1, direction="atx").edges
+    edges = tensors.graph_tensors(adata, Architecture(direction="atx")).edges
     rebuilt = np.zeros((CELLS, CELLS))
     rebuilt[edges.rows.numpy(), edges.cols.numpy()] = 1
     np.testing.assert_array_equal(rebuilt, adata.obsp["connectivities"].toarray())
@@ -75,7 +79,7 @@ def test_edges_are_the_ones_of_the_adjacency_whatever_the_direction():
 
 def test_dropout_acts_in_training_only():
     net = network()
-    graph = model.graph_tensors(prepared(), n_propagations=2, direction="ax")
+    graph = tensors.graph_tensors(prepared(), net.architecture)
     still = [net.encode(graph, training=False).numpy() for _ in range(2)]
     moving = [net.encode(graph, training=True).numpy() for _ in range(2)]
     np.testing.assert_array_equal(*still)
@@ -117,7 +121,7 @@ def test_save_and_load_give_the_same_network(tmp_path):
     net.heads[0].bias.assign(np.arange(GENES))
     net.save(tmp_path)
     loaded = model.load(tmp_path)
-    graph = model.graph_tensors(prepared(), n_propagations=2, direction="ax")
+    graph = tensors.graph_tensors(prepared(), net.architecture)
     z = net.encode(graph, training=False)
     np.testing.assert_array_equal(loaded.encode(graph, training=False), z)
     np.testing.assert_array_equal(loaded.assign(z), net.assign(z))

@@ -1,39 +1,33 @@
 """The fast steps of `official` against the plain transcription of the published computation."""
 
-import anndata as ad
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import tensorflow as tf
+from conftest import grouped_counts, network
+from conftest import prepared as prepare
 
-import model
-import preprocess
 import training
 from perf.published import CLUSTER_RATE, PRETRAIN_RATE, W_ADJ, W_KL, W_ZINB, Published
+from settings import Objective
+from tensors import training_data
+from training import Phase
 
 N_CELLS, N_GENES = 83, 30  # no multiple of a block
+OBJECTIVE = Objective(
+    zinb_target="scaled", zinb_clip="stop", w_adj=W_ADJ, w_zinb=W_ZINB, w_kl=W_KL, kl="qp"
+)
 
 
 @pytest.fixture(scope="module")
 def prepared():
-    rng = np.random.default_rng(0)
-    rate = np.full((N_CELLS, N_GENES), 1.0)
-    for group in range(3):
-        rate[group::3, group * 8 : group * 8 + 8] = 6.0
-    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
-    settings = {"n_genes": N_GENES, "gene_selection": "seurat", "clip": None, "n_pcs": 10, "k": 6}
-    return preprocess.prepare(adata, symmetric=False, exact_knn_cells=10**6, seed=0, **settings)
+    return prepare(grouped_counts(N_CELLS, N_GENES, level=6.0), clip=None, n_pcs=10)
 
 
 def both(prepared):
     """The suite's network and data, and the published one with the same weights."""
     sizes = {"hidden_dim": 24, "latent_dim": 5, "hops": 3}
-    net = model.SCTAG(
-        n_genes=N_GENES, decoder_dims=[16, 24], repeated=True, dropout=0.0, seed=3, **sizes
-    )
-    data = training.training_data(
-        prepared, net, direction="ax", zinb_target="scaled", zinb_clip="stop"
-    )
+    net = network(n_genes=N_GENES, seed=3, decoder_dims=[16, 24], tag_blocks="repeated", **sizes)
+    data = training_data(prepared, net.architecture, OBJECTIVE)
     slow = Published(prepared.X, prepared.obsp["connectivities"], decoder_dims=(16, 24), **sizes)
     decoder = net.graph_decoder
     weights = [
@@ -63,13 +57,7 @@ def test_twenty_steps_agree(prepared, phase):
         p = q**2 / q.sum(axis=0)
         p = tf.constant(p / p.sum(axis=1, keepdims=True), tf.float32)
         slow.optimizer.learning_rate.assign(rate)
-    step = training.make_step(
-        net,
-        data,
-        optimizer=training.adam(net, rate),
-        weights=training.Weights(adj=W_ADJ, zinb=W_ZINB, kl=W_KL),
-        kl="qp",
-    )
+    step = training.make_step(net, data, OBJECTIVE, training.adam(net, Phase(20, rate)))
     for _ in range(20):
         fast_losses, slow_losses = step(p), slow.step(p)
         for fast, expected in zip(

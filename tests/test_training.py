@@ -6,44 +6,34 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
+from conftest import network
+from conftest import prepared as prepare
 
+import likelihoods
 import losses
-import model
-import preprocess
 import training
+from settings import Objective, Training
+from tensors import join, training_data, with_components
+from training import Phase
 from utils import TrainingError
 
-WEIGHTS = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
+OBJECTIVE = Objective()
 
 
 @pytest.fixture(scope="module")
 def prepared():
     """75 cells (no multiple of a block), 20 genes, three groups."""
-    rng = np.random.default_rng(0)
-    rate = np.full((75, 20), 1.0)
-    for group in range(3):
-        rate[group::3, group * 6 : group * 6 + 6] = 8.0
-    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
-    settings = {"n_genes": 20, "gene_selection": "seurat", "clip": 10.0, "n_pcs": 5, "k": 6}
-    return preprocess.prepare(adata, symmetric=False, exact_knn_cells=10**6, seed=0, **settings)
+    return prepare()
 
 
-def network(**changes):
-    settings = {"n_genes": 20, "hidden_dim": 16, "latent_dim": 4, "decoder_dims": [8, 16]}
-    settings |= {"hops": 2, "repeated": False, "dropout": 0.0, "seed": 1} | changes
-    return model.SCTAG(**settings)
-
-
-def tensors(adata, net, zinb_target="counts"):
-    return training.training_data(
-        adata, net, direction="ax", zinb_target=zinb_target, zinb_clip="return"
-    )
+def tensors(adata, net, **objective):
+    return training_data(adata, net.architecture, Objective(**objective), dtype=net.product_dtype)
 
 
 @tf.custom_gradient
 def dense_zinb(target, *heads):
     """The mean over the whole N x G at once."""
-    entries, gradients = losses.zinb_nll_entries(target, *heads)
+    entries, gradients = likelihoods.zinb_nll_entries(target, *heads)
     return tf.reduce_mean(entries), lambda upstream: (
         *(None for _ in target),
         *(upstream * d / tf.size(entries, tf.float32) for d in gradients),
@@ -63,9 +53,9 @@ def slow_step(net, adata, data, optimizer, p):
         hidden = z
         for layer in net.count_decoder:
             hidden = layer(hidden)
-        zinb = dense_zinb(data.target, *(head(hidden) for head in net.heads))
+        zinb = dense_zinb(data.reconstruction.target, *(head(hidden) for head in net.heads))
         kl = 0.0 if p is None else losses.kl_divergence(p, net.assign(z), direction="pq")
-        total = WEIGHTS.adj * adj + WEIGHTS.zinb * zinb + WEIGHTS.kl * kl
+        total = OBJECTIVE.w_adj * adj + OBJECTIVE.w_zinb * zinb + OBJECTIVE.w_kl * kl
     variables = net.trainable_variables
     optimizer.apply(tape.gradient(total, [v.value for v in variables]), variables)
     return total
@@ -83,9 +73,7 @@ def test_twenty_fast_steps_are_twenty_slow_steps(prepared, phase):
             net.place_centers(centers, trainable=True)
         q = fast.assign(fast.encode(data.graph, training=False))
         p = losses.target_distribution(q)
-    step = training.make_step(
-        fast, data, optimizer=training.adam(fast, 1e-3), weights=WEIGHTS, kl="pq"
-    )
+    step = training.make_step(fast, data, OBJECTIVE, training.adam(fast, Phase(20, 1e-3)))
     optimizer = keras.optimizers.Adam(1e-3)
     for _ in range(20):
         fast_total = float(step(p).total)
@@ -98,29 +86,27 @@ def test_twenty_fast_steps_are_twenty_slow_steps(prepared, phase):
 
 def test_targets_are_counts_with_size_factors_or_z_scores_without(prepared):
     net = network()
-    raw = tensors(prepared, net).target
+    raw = tensors(prepared, net).reconstruction.target
     np.testing.assert_array_equal(raw.y, prepared.layers["counts"].toarray())
     log_factor = np.log(prepared.obs["size_factor"].to_numpy(np.float32))[:, None]
     np.testing.assert_allclose(raw.log_size_factor, log_factor, atol=1e-6)
-    scaled = tensors(prepared, net, "scaled").target
+    scaled = tensors(prepared, net, zinb_target="scaled").reconstruction.target
     np.testing.assert_array_equal(scaled.y, prepared.X)
     np.testing.assert_array_equal(scaled.log_size_factor, np.zeros((75, 1)))
 
 
-def pretrain(net, data, **changes):
-    settings = {"learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
-    settings |= {"weights": WEIGHTS, "quiet": True} | changes
-    return training.pretraining(net, data, **settings)(net.architecture["seed"])
+def pretrain(net, data, epochs=12, learning_rate=1e-2, **changes):
+    phase = Phase(epochs, learning_rate, **changes)
+    return training.Pretraining(net, data, OBJECTIVE, phase, quiet=True).run(net.seed)
 
 
 def run(net, data, **changes):
     """Twelve epochs of clustering from the centres of the first three cells."""
     z = training.embed(net, data)
     net.place_centers(z[:3], trainable=changes.pop("trainable", True))
-    settings = {"epochs": 12, "learning_rate": 1e-2, "weights": WEIGHTS, "kl": "pq"}
-    settings |= {"schedule": "constant", "tolerance": 0.0, "update_interval": 5}
-    settings |= {"final_labels": "final", "quiet": True} | changes
-    return training.cluster(net, data, **settings)
+    settings = {"maxiter": 12, "cluster_lr": 1e-2, "cluster_tol": 0.0, "update_interval": 5}
+    training_settings = Training(**(settings | changes))
+    return training.cluster(net, data, OBJECTIVE, training_settings, quiet=True)
 
 
 @pytest.mark.usefixtures("without_xla")
@@ -150,7 +136,7 @@ def test_refresh_labels_come_from_the_last_refresh(prepared):
     net, shorter = network(), network()
     data = tensors(prepared, net)
     clustered = run(net, data, final_labels="refresh")
-    after_ten = run(shorter, data, epochs=10, final_labels="final")
+    after_ten = run(shorter, data, maxiter=10, final_labels="final")
     np.testing.assert_allclose(clustered.q, after_ten.q, atol=1e-5)
     assert np.abs(clustered.q - net.assign(training.embed(net, data)).numpy()).max() > 1e-4
 
@@ -188,14 +174,12 @@ def test_pretraining_stops_when_the_loss_has_settled_and_says_why(prepared, capl
 
 def test_a_restart_is_the_run_of_its_own_seed(prepared):
     """Weights, Adam's moments and the dropout's numbers all begin anew, to the last bit."""
-    settings = {"epochs": 7, "learning_rate": 1e-2, "schedule": "constant", "tolerance": 0.0}
-    settings |= {"weights": WEIGHTS, "quiet": True}
     net = network(dropout=0.2)
     data = tensors(prepared, net)
-    pretrain_from = training.pretraining(net, data, **settings)
-    found = [(pretrain_from(s), training.embed(net, data), net.state()) for s in (5, 6, 5)]
+    pretraining = training.Pretraining(net, data, OBJECTIVE, Phase(7, 1e-2), quiet=True)
+    found = [(pretraining.run(s), training.embed(net, data), net.state()) for s in (5, 6, 5)]
     alone = network(dropout=0.2, seed=6)
-    assert found[1][0] == pretrain(alone, data, **settings)
+    assert found[1][0] == pretrain(alone, data, epochs=7)
     np.testing.assert_array_equal(found[1][1], training.embed(alone, data))
     assert found[2][0] == found[0][0]
     np.testing.assert_array_equal(found[2][1], found[0][1])
@@ -208,16 +192,18 @@ def test_a_restart_is_the_run_of_its_own_seed(prepared):
 @pytest.mark.parametrize("phase", ["pretrain", "cluster"])
 def test_a_cosine_ends_at_rate_zero(prepared, phase):
     """Half of the rate halfway, next to nothing at the end, constant otherwise; in both phases."""
-    assert training.rate_at("constant", 0.4, 10) == 0.4
-    rate = training.rate_at("cosine", 0.4, 10)
+    assert float(training.adam(network(), Phase(10, 0.4)).learning_rate) == pytest.approx(0.4)
+    rate = training.adam(network(), Phase(10, 0.4, schedule="cosine"))._learning_rate
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.4, 0.2, 0.0], atol=1e-6)
 
     moved = {}
     for schedule in ("constant", "cosine"):
         net = network()
         data = tensors(prepared, net)
-        rows = (pretrain if phase == "pretrain" else run)(net, data, epochs=40, schedule=schedule)
-        rows = rows if phase == "pretrain" else rows.history
+        if phase == "pretrain":
+            rows = pretrain(net, data, epochs=40, schedule=schedule)
+        else:
+            rows = run(net, data, maxiter=40, lr_schedule=schedule).history
         totals = [row["zinb"] for row in rows]
         moved[schedule] = abs(totals[-1] - totals[-2]) / abs(totals[1] - totals[0])
     assert moved["cosine"] < 0.1 * moved["constant"]
@@ -234,10 +220,10 @@ def test_clustering_stops_when_the_labels_have_settled_and_says_why(prepared, ca
     """p is made before epochs 1, 6, 11 and 16; the labels stand still at the last three of them."""
     caplog.set_level("INFO", logger="sctag")
     data = tensors(prepared, network())
-    still = {"learning_rate": 1e-9, "epochs": 40}
-    assert len(run(network(), data, tolerance=0.01, **still).history) == 16
+    still = {"cluster_lr": 1e-9, "maxiter": 40}
+    assert len(run(network(), data, cluster_tol=0.01, **still).history) == 16
     assert "stopped at epoch 16: at each of the last 3 updates" in caplog.text
-    assert len(run(network(), data, tolerance=0.0, **still).history) == 40
+    assert len(run(network(), data, cluster_tol=0.0, **still).history) == 40
 
 
 @pytest.mark.usefixtures("without_xla")
@@ -245,13 +231,11 @@ def test_counts_in_the_thousands_do_not_leave_the_heads_stuck():
     """At a high rate all heads run beyond their bounds; only with clip "return" they come back."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(rng.gamma(2.0, 2000.0, (1, 20)), (75, 20)).astype(np.float32)
-    adata = ad.AnnData(sp.csr_matrix(counts))
-    settings = {"n_genes": 20, "gene_selection": "seurat", "clip": 10.0, "n_pcs": 5, "k": 6}
-    adata = preprocess.prepare(adata, symmetric=False, exact_knn_cells=100, seed=0, **settings)
+    adata = prepare(ad.AnnData(sp.csr_matrix(counts)))
     last = {}
     for clip in ("stop", "return"):
         net = network()
-        data = tensors(adata, net)._replace(zinb_clip=clip)
+        data = tensors(adata, net, zinb_clip=clip)
         last[clip] = pretrain(net, data, epochs=100, learning_rate=0.03)[-1]["zinb"]
     assert last["return"] < last["stop"] - 0.5
 
@@ -263,8 +247,8 @@ def test_bfloat16_products_train_to_nearly_the_same_loss(prepared):
     for precision in ("float32", "mixed_bfloat16"):
         net = network(precision=precision)
         data = tensors(prepared, net)
-        assert data.graph.blocks.dtype == net.decode_counts(tf.zeros([2, 4])).hidden.dtype
-        assert (data.graph.blocks.dtype == tf.bfloat16) == (precision == "mixed_bfloat16")
+        assert data.graph.propagated.dtype == net.decode_counts(tf.zeros([2, 4])).hidden.dtype
+        assert (data.graph.propagated.dtype == tf.bfloat16) == (precision == "mixed_bfloat16")
         last[precision] = pretrain(net, data, epochs=60)[-1]["zinb"]
         assert {variable.dtype for variable in net.trainable_variables} == {"float32"}
         assert training.embed(net, data).dtype == np.float32
@@ -276,8 +260,8 @@ def test_components_join_z_centred_and_with_the_same_total_variance(prepared):
     net = network()
     data = tensors(prepared, net)
     z, components = training.embed(net, data), prepared.obsm["X_pca"] + 3.0
-    assert training.join(z, data).shape == z.shape
-    points = training.join(z, training.with_components(data, components, z)).numpy()
+    assert join(z, data).shape == z.shape
+    points = join(z, with_components(data, components, z)).numpy()
     np.testing.assert_array_equal(points[:, :4], z)
     added = points[:, 4:]
     np.testing.assert_allclose(added.mean(axis=0), 0, atol=1e-4)
@@ -291,24 +275,13 @@ def test_the_joint_is_what_the_clustering_phase_assigns(prepared):
     net = network(dropout=0.2)
     data = tensors(prepared, net)
     z = training.embed(net, data)
-    data = training.with_components(data, prepared.obsm["X_pca"], z)
-    points = training.join(z, data).numpy()
+    data = with_components(data, prepared.obsm["X_pca"], z)
+    points = join(z, data).numpy()
     net.place_centers(points[:3], trainable=True)
     before = net.assignment.centers.numpy()
-    done = training.cluster(
-        net,
-        data,
-        epochs=4,
-        learning_rate=1e-2,
-        schedule="constant",
-        tolerance=0.0,
-        weights=WEIGHTS,
-        kl="pq",
-        update_interval=2,
-        final_labels="final",
-        quiet=True,
-    )
-    q = net.assign(training.join(training.embed(net, data), data)).numpy()
+    settings = Training(maxiter=4, cluster_lr=1e-2, cluster_tol=0.0, update_interval=2)
+    done = training.cluster(net, data, OBJECTIVE, settings, quiet=True)
+    q = net.assign(join(training.embed(net, data), data)).numpy()
     np.testing.assert_allclose(done.q, q, rtol=1e-3, atol=1e-5)
     moved = np.abs(net.assignment.centers.numpy() - before)
     assert moved[:, :4].max() > 1e-3  # beside z

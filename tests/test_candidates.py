@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
+import restarts
 from conftest import TINY, opened
 
 import clustering
-import restarts
 from model import SCTAG
 
 FLAGS = [*TINY, "--n_clusters", "3", "--restarts", "3"]

@@ -1,0 +1,201 @@
+"""scTAG for notebooks: cluster the cells of an AnnData, or embed cells with a trained network.
+
+    import sctag
+    adata = sctag.cluster(adata)              # finds the number of clusters
+    adata.obs["sctag"]                        # a cluster for each cell
+
+The results are those of the command `train.py` with the same data and settings. What cannot be used
+raises a ValueError with one sentence (`utils.InputError`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import command
+import pipeline
+import results
+import utils
+from settings import Settings
+from utils import InputError
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+__all__ = ["cluster", "embed"]
+
+# Settings that say where a command reads and writes; an AnnData is neither read nor written.
+OF_FILES = ("dataname", "data", "data_dir", "label_key", "out", "overwrite")
+
+
+def cluster(
+    adata: ad.AnnData,
+    n_clusters: int | str | None = None,
+    *,
+    variant: str = "sctag",
+    seed: int = 1,
+    copy: bool = True,
+    quiet: bool = True,
+    **flags: Any,
+) -> ad.AnnData:
+    """Cluster the cells of an AnnData with scTAG.
+
+    Parameters
+    ----------
+    adata
+        Raw counts in X, or in the layer named by `layer="counts"`: cells x genes, sparse or dense.
+    n_clusters
+        The number of clusters; None or "auto" to have it estimated.
+    variant
+        "sctag", the method done right, or "official", the published code to the letter.
+    seed
+        Of everything random.
+    copy
+        Whether the AnnData that is given stays as it is, and a copy gets the results; otherwise it
+        gets them itself.
+    quiet
+        Whether nothing is printed but warnings; otherwise as much as the command prints.
+    **flags
+        Any other setting of the command by its name (`python train.py --help`, docs/flags.md), such
+        as `highly_genes=1000` or `networks=5`.
+
+    Returns
+    -------
+    The AnnData with all of its cells and genes, and with the keys of the command's sctag.h5ad:
+    obs["sctag"] (cluster), obs["size_factor"], obsm["X_sctag"] (embedding), obsm["X_sctag_joint"]
+    (what was clustered), obsm["sctag_proba"] (probability of each cluster), obsm["X_pca"],
+    obsp["connectivities"] (graph), var["highly_variable"] (genes used) and uns["sctag"] (settings
+    and history, JSON). Cells without counts have no cluster and NaN elsewhere.
+
+    Raises
+    ------
+    InputError
+        A ValueError: if the data or a setting cannot be used.
+    TrainingError
+        If a loss is not finite.
+    """
+    for name in flags:
+        if name in OF_FILES:
+            raise InputError(
+                f"the setting {name} is for the command: sctag.cluster has no use for it"
+            )
+    if n_clusters == "labels":
+        raise InputError('n_clusters="labels" is for the command: give a number, or None')
+    settings = Settings.of(variant=variant, seed=seed, n_clusters=n_clusters, quiet=quiet, **flags)
+    with command.console(quiet=quiet) if not quiet else contextlib.nullcontext():
+        import preprocess
+
+        stopwatch = utils.Stopwatch()
+        counts = _numbered(adata, settings.layer)
+        where = "adata.X" if settings.layer is None else f"adata.layers[{settings.layer!r}]"
+        prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
+        number = pipeline.request_number(prepared, None, settings)
+        fitted = pipeline.fit(prepared, number, settings, stopwatch)
+    results.annotate(prepared, fitted, settings=settings.to_json(), scores=None)
+    target = adata.copy() if copy else adata
+    _transfer(prepared, target)
+    return target
+
+
+def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -> np.ndarray:
+    """Embed cells with the network of a finished run, over the kNN graph of these cells.
+
+    The cells are prepared with the genes, size factors, z-scores and components of the run. For the
+    run's own cells the result is its obsm["X_sctag"], but for rounding.
+
+    Parameters
+    ----------
+    run_dir
+        Results folder of `train.py`.
+    adata
+        Raw counts of all genes, cells x genes, in X or in a layer. It is not changed.
+    layer
+        The layer that holds the counts, instead of X.
+
+    Returns
+    -------
+    z, shape (N, D), with NaN for cells without counts.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or the data lack some of its genes or are no raw counts.
+    """
+    import anndata
+
+    folder = Path(run_dir)
+    if not (folder / results.SETTINGS).is_file() or not (folder / results.DATA).is_file():
+        raise InputError(f"{folder} holds no finished run of train.py: name its results folder")
+    record = json.loads((folder / results.SETTINGS).read_text())
+    settings = Settings.of(**record["settings"])
+    utils.start_tensorflow(settings.gpu_option)
+    import model
+    import preprocess
+    import tensors
+
+    reference = anndata.read_h5ad(folder / results.DATA)
+    if "median_depth" not in reference.uns["sctag"]:
+        raise InputError(f"{folder} is a run of an earlier version: run it again to embed cells")
+    counts = _numbered(adata, layer)
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    counts.var_names = adata.var_names.astype(str)
+    prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
+    with utils.single_precision():
+        network = model.load(folder)
+        graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
+        z = network.encode(graph, training=False).numpy()
+    return _spread(z, prepared.obs_names.astype(int), adata.n_obs)
+
+
+def _numbered(adata: ad.AnnData, layer: str | None) -> ad.AnnData:
+    """Return the counts alone, cells and genes named by their positions: names may repeat."""
+    import anndata
+
+    if layer is not None and layer not in adata.layers:
+        present = ", ".join(adata.layers) or "none is there"
+        raise InputError(f"adata has no layer {layer!r}, choose from: {present}")
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise InputError('adata.X is empty: name the layer that holds the counts, layer="counts"')
+    counts = anndata.AnnData(matrix)
+    counts.obs_names = np.arange(adata.n_obs).astype(str)
+    counts.var_names = np.arange(adata.n_vars).astype(str)
+    return counts
+
+
+def _spread(values: np.ndarray, positions: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the rows of an array at their cells' positions among all cells, NaN elsewhere."""
+    whole = np.full((n_cells, values.shape[1]), np.nan, values.dtype)
+    whole[positions] = values
+    return whole
+
+
+def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:
+    """Put the outcome into the AnnData that the prepared data, named by positions, came from."""
+    import pandas as pd
+    import scipy.sparse as sp
+
+    cells = prepared.obs_names.astype(int).to_numpy()
+    genes = prepared.var_names.astype(int).to_numpy()
+    categories = prepared.obs["sctag"].cat.categories
+    codes = np.full(target.n_obs, -1)
+    codes[cells] = prepared.obs["sctag"].cat.codes
+    target.obs["sctag"] = pd.Categorical.from_codes(codes, categories)
+    size_factors = np.full(target.n_obs, np.nan)
+    size_factors[cells] = prepared.obs["size_factor"]
+    target.obs["size_factor"] = size_factors
+    for key, values in prepared.obsm.items():
+        target.obsm[key] = _spread(np.asarray(values), cells, target.n_obs)
+    graph = prepared.obsp["connectivities"].tocoo()
+    shape = (target.n_obs, target.n_obs)
+    rows, columns = cells[graph.row], cells[graph.col]
+    target.obsp["connectivities"] = sp.csr_matrix((graph.data, (rows, columns)), shape=shape)
+    highly_variable = np.zeros(target.n_vars, bool)
+    highly_variable[genes] = True
+    target.var["highly_variable"] = highly_variable
+    target.uns["sctag"] = dict(prepared.uns["sctag"])
