@@ -20,14 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jobs
 import readers
-import records
-import scheduler
 import settings
 import utils
-from jobs import Job, Place
-from methods import ABLATIONS, default_methods, needs_k, parse_method
+from bench import jobs, records, scheduler
+from bench.jobs import Job, Place
+from bench.methods import ABLATIONS, default_methods, needs_k, parse_method
 from utils import CommandError, InputError
 
 log = logging.getLogger("sctag")
@@ -224,21 +222,21 @@ def run_job(args: argparse.Namespace) -> str:
 
 def write_report(args: argparse.Namespace) -> str:
     """Tables and figures of the records; returns the line that says where they are."""
-    import report
+    from bench import report
 
     return report.write(args.out, args.to or args.out / "report")
 
 
 def pack(args: argparse.Namespace) -> str:
     """All records as one file; returns the line that says how many."""
-    import archive
+    from bench import archive
 
     return archive.pack(args.out, args.file)
 
 
 def unpack(args: argparse.Namespace) -> str:
     """The records of such a file back into a folder; returns the line that says how many."""
-    import archive
+    from bench import archive
 
     return archive.unpack(args.file, args.out)
 

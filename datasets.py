@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import download
-from download import FetchError, git_blob_id
+from bench import download
+from bench.download import FetchError, git_blob_id
 from settings import Parser
 from utils import CommandError, InputError
 

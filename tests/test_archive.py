@@ -7,9 +7,8 @@ import re
 import pytest
 from test_report import record
 
-import archive
 import benchmark
-import report
+from bench import archive, report
 
 
 def job_record(dataset, seed, *, root, ari=0.5, **changed):

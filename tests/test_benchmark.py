@@ -18,11 +18,8 @@ import pytest
 from conftest import contents, ran, write_published
 
 import benchmark
-import jobs
-import methods
-import progress
-import wording
-from jobs import Job, Place
+from bench import jobs, methods, progress, wording
+from bench.jobs import Job, Place
 from utils import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +117,8 @@ class Fake:
     def process(self, flags):
         """The same command in a process of its own, which a signal can end."""
         main = (
-            "import sys, pathlib, jobs, benchmark\n"
+            "import sys, pathlib, benchmark\n"
+            "from bench import jobs\n"
             "jobs.SUITE = pathlib.Path(sys.argv.pop(1))\n"
             "sys.exit(benchmark.main())"
         )

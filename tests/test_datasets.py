@@ -11,7 +11,7 @@ import pytest
 from conftest import begin, write_published
 
 import datasets
-import download
+from bench import download
 
 ROOT = Path(__file__).parents[1]
 CONTENT = download.HDF5 + b"and no more of it"

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import archive
-import document
-import plots
-import report
-import tables
-from comparisons import seeds_cell
-from methods import ABLATIONS, flag_names
+from bench import archive, document, plots, report, tables
+from bench.methods import ABLATIONS, flag_names
+from bench.sections import seeds_cell
+from bench.wording import signed, three_decimals
 from settings import VARIANTS
-from wording import signed, three_decimals
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"

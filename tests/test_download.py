@@ -21,7 +21,7 @@ import pytest
 from conftest import begin
 
 import datasets
-import download
+from bench import download
 
 ROOT = Path(__file__).parents[1]
 CONTENT = download.HDF5 + np.random.default_rng(0).bytes(5 * download.PIECE + 123)

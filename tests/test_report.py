@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import document
-import plots
-import report
-import tables
+from bench import document, plots, report, tables
 from utils import InputError
 
 SCORES = ("ARI", "NMI", "ACC", "macro_F1")

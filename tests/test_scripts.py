@@ -9,7 +9,7 @@ import pytest
 from conftest import Ran
 
 import datasets
-from methods import ABLATIONS
+from bench.methods import ABLATIONS
 from settings import VARIANTS, parse_settings
 
 ROOT = Path(__file__).parents[1]

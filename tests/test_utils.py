@@ -5,8 +5,8 @@ import io
 import pytest
 from conftest import ran
 
-import scheduler
 import utils
+from bench import scheduler
 
 
 @pytest.mark.parametrize(

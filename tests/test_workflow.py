@@ -12,8 +12,8 @@ import pytest
 from conftest import Ran
 
 import benchmark
-from jobs import Place
-from methods import ABLATIONS
+from bench.jobs import Place
+from bench.methods import ABLATIONS
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 pytestmark = pytest.mark.skipif(

@@ -20,10 +20,9 @@ from typing import Any, BinaryIO
 
 import psutil
 
-import jobs
-import records
-from jobs import Job, Place
-from progress import Progress
+from bench import jobs, records
+from bench.jobs import Job, Place
+from bench.progress import Progress
 from utils import CommandError
 
 log = logging.getLogger("sctag")

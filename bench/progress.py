@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-import wording
-from jobs import Job, Place
+from bench import wording
+from bench.jobs import Job, Place
 
 log = logging.getLogger("sctag")
 

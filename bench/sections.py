@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-import plots
-import tables
-from document import Block, Heading, Image, Paragraph, Strong, Table
-from methods import described, in_order
-from wording import (
+from bench import plots, tables
+from bench.document import Block, Heading, Image, Paragraph, Strong, Table
+from bench.methods import described, in_order
+from bench.wording import (
     NO_VALUE,
     amount,
     capital,

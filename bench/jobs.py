@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import methods
 import results
 import utils
+from bench import methods
 
-SUITE = Path(__file__).resolve().parent
+SUITE = Path(__file__).resolve().parents[1]
 N_CLUSTERS = {"true": "labels", "estimated": "auto", "default": None}  # --n_clusters by regime
 # Flags that say where a run reads and writes and on what it runs, not what it computes.
 ANYWHERE = {"data", "data_dir", "out", "overwrite", "quiet", "round_counts", "gpu_option"}

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from tables import EQUAL
+from bench.tables import EQUAL
 
 DPI = 120
 MARKERS = "osD^vP<X>phd8"

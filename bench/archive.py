@@ -13,12 +13,11 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-import records
 import results
-import tables
-from jobs import Job
+from bench import records, tables
+from bench.jobs import Job
+from bench.wording import count
 from utils import InputError
-from wording import count
 
 DATA_DIR = "data"  # where a packed record says that its data were
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-import records
-from records import JOB, REGIMES, SCORES
+from bench import records
+from bench.records import JOB, REGIMES, SCORES
 from utils import InputError
 
 MEASURES = (*SCORES, "k_error", "abs_k_error", "seconds", "peak_memory_mb")
@@ -30,7 +30,7 @@ LAST = ("suite_commit", "data_sha256", "n_jobs", "threads")
 EQUAL = 6  # decimals in which two means of a score must agree to be a tie
 FEWEST_PAIRS = 6  # with five, no outcome of the signed-rank test has a two-sided p below .05
 
-PUBLISHED = Path(__file__).parent / "data" / "published_scores.csv"
+PUBLISHED = Path(__file__).parents[1] / "data" / "published_scores.csv"
 PUBLISHED_COLUMNS = [
     *("dataset", "method", "ARI", "NMI", "ACC", "n_clusters", "honest", "status", "source"),
     "remark",

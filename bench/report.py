@@ -1,7 +1,7 @@
 """The benchmark's report: tables and figures of its records, as Markdown and as a page of its own.
 
 `write` reads the records that `benchmark.py run` leaves and puts the content together, which
-`document.py` writes twice. What is said of a regime stands in `comparisons.py`, and here what
+`document.py` writes twice. What is said of a regime stands in `sections.py`, and here what
 stands beside: published figures, failures, environment. Nothing is written before all of it is
 made.
 """
@@ -15,16 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-import document
-import plots
 import results
-import tables
-from comparisons import regime_section, seeds_cell
-from document import Block, Code, Heading, Image, Paragraph, Table
-from methods import in_order
-from records import REGIMES
+from bench import document, plots, tables
+from bench.document import Block, Code, Heading, Image, Paragraph, Table
+from bench.methods import in_order
+from bench.records import REGIMES
+from bench.sections import regime_section, seeds_cell
+from bench.wording import NO_VALUE, count, duration, listed, number, three_decimals
 from utils import InputError
-from wording import NO_VALUE, count, duration, listed, number, three_decimals
 
 
 def write(out: Path, to: Path) -> str:

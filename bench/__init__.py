@@ -1,0 +1,1 @@
+"""The inside of the commands benchmark.py and datasets.py: jobs, records, report, downloads."""
