@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import readers
-import settings
-import utils
 from bench import jobs, records, scheduler
 from bench.jobs import Job, Place
 from bench.methods import ABLATIONS, default_methods, needs_k, parse_method
+from command import Parser, number, run_command
+from command import seed as seed_type
 from utils import CommandError, InputError
 
 log = logging.getLogger("sctag")
@@ -246,7 +246,7 @@ def unpack(args: argparse.Namespace) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
-    parser = settings.Parser(
+    parser = Parser(
         prog="benchmark.py",
         description="Data sets x methods x seeds, each run recorded, and the report of it all.",
     )
@@ -261,12 +261,12 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--data_dir", type=Path, default=Path("data"), help="folder that holds NAME/data.h5")
     flag(
         "--jobs",
-        type=settings.number(int, 1),
+        type=number(int, low=1),
         default=1,
         metavar="N",
         help="jobs that share the cores",
     )
-    above_zero = settings.number(float, 0.0, strict=True)
+    above_zero = number(float, above=0)
     flag("--time_limit", type=above_zero, metavar="SECONDS", help="of each job")
     flag("--memory_limit", type=above_zero, metavar="MB", help="of each job, in MiB")
     flag("--retry_failed", action="store_true", help="run again what failed before")
@@ -295,7 +295,7 @@ def build_parser() -> argparse.ArgumentParser:
         "official and sctag if not given",
     )
     flag("--ablations", action="store_true", help="add the ready-made ablations of sctag")
-    flag("--seeds", nargs="+", type=settings.SEED, default=list(SEEDS), metavar="S", help="seeds")
+    flag("--seeds", nargs="+", type=seed_type, default=list(SEEDS), metavar="S", help="seeds")
     flag(
         "--regimes",
         nargs="+",
@@ -309,7 +309,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--dataset", required=True, metavar="NAME", help="data set")
     flag("--method", required=True, metavar="M", help="method, as in run --methods")
     flag("--regime", default="true", choices=records.REGIMES, help="number of clusters")
-    flag("--seed", type=settings.SEED, default=SEEDS[0], metavar="S", help="seed")
+    flag("--seed", type=seed_type, default=SEEDS[0], metavar="S", help="seed")
 
     flag = command("report", write_report, "write tables and figures")
     flag("--to", type=Path, metavar="FOLDER", help="where to; OUT/report if not given")
@@ -323,7 +323,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns 0, 1 (jobs failed, or the disk), 2 (unusable input), 130 (stopped)."""
     args = build_parser().parse_args(argv)
-    return utils.run_command(
+    return run_command(
         "benchmark.py",
         lambda: args.function(args),
         quiet=args.quiet,

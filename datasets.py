@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from bench import download
 from bench.download import FetchError, git_blob_id
-from settings import Parser
+from command import Parser
 from utils import CommandError, InputError
 
 PUBLIC = (

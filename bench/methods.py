@@ -13,10 +13,10 @@ import io
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import baselines
+import command
 import settings
 from utils import InputError
 
@@ -112,7 +112,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     if word not in (*OWN, *baselines.METHODS):
         known = ", ".join((*baselines.METHODS, *OWN))
         raise InputError(f"there is no method {word!r}, choose from: {known}")
-    known = [field.name for field in fields(settings.Settings)] if word in OWN else baselines.USED
+    known = list(settings.specs()) if word in OWN else settings.used_by(*baselines.STAGES)
     if reason := _fault(word, flags, known):
         raise InputError(f"method {method!r}: {reason}")
     if needs_scvi(method) and not has_scvi():
@@ -144,7 +144,7 @@ def _settings(word: str, method: str) -> dict[str, Any]:
     try:
         with contextlib.redirect_stderr(said):
             if word in OWN:
-                return settings.parse_settings(["--variant", word, *flags]).to_json()
+                return command.parse_settings(["--variant", word, *flags]).to_json()
             name, parsed = baselines.parse(["--method", word, *flags])
             return parsed.to_json() | {"method": name}
     except SystemExit:

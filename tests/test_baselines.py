@@ -9,7 +9,6 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import anndata as ad
-import communities
 import igraph
 import numpy as np
 import pandas as pd
@@ -20,10 +19,13 @@ from conftest import contents, ran, write_published
 from sklearn.metrics import adjusted_rand_score
 
 import baselines
+import clustering
 import preprocess
 import results
+import settings
 from baselines import METHODS
-from settings import VARIANTS
+from settings import Settings
+from utils import InputError
 
 HERE = [name for name, method in METHODS.items() if not method.needs_scvi]
 TO_K = [name for name in HERE if METHODS[name].needs_k]
@@ -39,11 +41,8 @@ def apply(name, adata, *, n_clusters=None, seed=1):
 
 def prepared_as(simulated, **changed):
     """The simulated counts as `train.py` prepares them, but for what is changed."""
-    defaults = VARIANTS["sctag"]
-    names = ("gene_selection", "clip", "n_pcs")
-    how = {name: defaults[name] for name in names} | {"k": 15, "symmetric": True} | changed
     adata = ad.AnnData(sp.csr_matrix(simulated.counts, dtype=np.float32))
-    return preprocess.prepare(adata, n_genes=500, exact_knn_cells=30_000, seed=1, **how)
+    return preprocess.prepare(adata, Settings(**changed), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def prepared(simulated):
 
 @pytest.fixture(scope="module")
 def directed(simulated):
-    return prepared_as(simulated, symmetric=False)
+    return prepared_as(simulated, symmetric_graph=False)
 
 
 def on_graph(edges, n):
@@ -171,20 +170,22 @@ def test_fewer_clusters_than_components_cannot_be(name, warned):
 @pytest.mark.parametrize("name", SEARCHED)
 def test_the_search_is_short(name, monkeypatch):
     tries = []
-    partition = METHODS[name].function.keywords["partition"]
+    algorithm = METHODS[name].function.keywords["algorithm"]
+    partition = getattr(clustering, algorithm)
 
     def counted(graph, *, resolution, seed):
         tries.append((resolution, seed))
         return partition(graph, resolution=resolution, seed=seed)
 
     counted.__name__ = partition.__name__
+    monkeypatch.setattr(clustering, algorithm, counted)
     adata = on_graph(clique(range(6)) + clique(range(6, 12)), 12)
-    baselines.to_k(adata, n_clusters=5, seed=9, partition=counted)
-    assert len(tries) == communities.TRIES <= 30
+    apply(name, adata, n_clusters=5, seed=9)
+    assert len(tries) == clustering.TRIES <= 30
     assert tries[0] == (1.0, 9)
     assert {seed for _, seed in tries} == {9}
     tries.clear()
-    baselines.to_k(adata, n_clusters=2, seed=9, partition=counted)
+    apply(name, adata, n_clusters=2, seed=9)
     assert len(tries) == 1
 
 
@@ -192,7 +193,7 @@ def test_undirected_joins_two_cells_once_if_either_lists_the_other():
     listed = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0], [1, 0, 0, 1]]
     once = [[0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     for adjacency in (sp.csr_matrix(listed), sp.csr_matrix(np.array(listed) * 0.5)):
-        np.testing.assert_array_equal(communities.undirected(adjacency).toarray(), once)
+        np.testing.assert_array_equal(clustering.undirected(adjacency).toarray(), once)
 
 
 def test_a_directed_and_a_symmetric_graph_are_clustered_alike(directed, prepared):
@@ -271,7 +272,7 @@ def test_scvi_leiden_clusters_the_embedding_as_leiden_does_its_graph(fake_scvi, 
 @pytest.mark.parametrize("name", ["scvi_kmeans", "scvi_leiden"])
 def test_without_scvi_the_function_says_how_to_install_it(name, prepared, monkeypatch):
     monkeypatch.setitem(sys.modules, "scvi", None)
-    with pytest.raises(baselines.InputError, match="pip install scvi-tools"):
+    with pytest.raises(InputError, match="pip install scvi-tools"):
         apply(name, prepared, n_clusters=3)
 
 
@@ -347,20 +348,19 @@ def test_the_command_writes_what_the_function_gives(name, done, prepared, simula
 def test_settings_json_has_what_repeats_the_run(done, simulated):
     flags = ["--data", simulated.path, "--seed", 7, "--k_neighbors", 9, "--variant", "official"]
     record = done("--method", "louvain", *flags).settings
-    settings = record["settings"]
-    assert set(settings) == {"method", *baselines.USED}
-    assert (settings["method"], settings["seed"], settings["k_neighbors"]) == ("louvain", 7, 9)
-    assert (settings["n_pcs"], settings["symmetric_graph"]) == (50, False)  # official's
-    assert settings["n_clusters"] is None
-    assert set(record["versions"]) == {"python", "igraph", *results.PACKAGES}
+    noted = record["settings"]
+    assert set(noted) == {"method", *settings.used_by(*baselines.STAGES)}
+    assert (noted["method"], noted["seed"], noted["k_neighbors"]) == ("louvain", 7, 9)
+    assert (noted["n_pcs"], noted["symmetric_graph"]) == (50, False)  # official's
+    assert noted["n_clusters"] is None
+    assert set(record["versions"]) == {"python", *results.PACKAGES}
     assert len(record["data"]["sha256"]) == 64
 
 
 def test_the_preparation_is_that_of_sctag_unless_another_is_asked_for(simulated):
-    _, settings = baselines.parse(["--method", "leiden"])
-    assert {name: getattr(settings, name) for name in VARIANTS["sctag"]} == VARIANTS["sctag"]
-    _, settings = baselines.parse(["--method", "leiden", "--n_pcs", "7"])
-    assert (settings.n_pcs, settings.k_neighbors) == (7, 15)
+    assert baselines.parse(["--method", "leiden"])[1] == Settings()
+    _, given = baselines.parse(["--method", "leiden", "--n_pcs", "7"])
+    assert given == Settings(n_pcs=7)
 
 
 def test_permuted_labels_change_nothing_but_the_scores(done, simulated, tmp_path):

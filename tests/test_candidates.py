@@ -5,13 +5,12 @@ import re
 
 import numpy as np
 import pytest
-import restarts
 from conftest import TINY, opened
 
 import clustering
 from model import SCTAG
 
-FLAGS = [*TINY, "--n_clusters", "3", "--restarts", "3"]
+FLAGS = [*TINY, "--n_clusters", "3", "--networks", "3"]
 
 
 @pytest.fixture
@@ -33,33 +32,33 @@ def diverging(monkeypatch):
 
 
 def test_the_seeds_are_the_runs_own_and_others_that_it_decides():
-    seeds = restarts.network_seeds(7, 4)
+    seeds = candidates.network_seeds(7, 4)
     assert seeds[0] == 7
     assert len(set(seeds)) == 4
-    assert seeds == restarts.network_seeds(7, 4)
-    assert seeds[:2] == restarts.network_seeds(7, 2)
-    assert set(seeds).isdisjoint(restarts.network_seeds(8, 4))
-    assert restarts.network_seeds(7, 1) == [7]
+    assert seeds == candidates.network_seeds(7, 4)
+    assert seeds[:2] == candidates.network_seeds(7, 2)
+    assert set(seeds).isdisjoint(candidates.network_seeds(8, 4))
+    assert candidates.network_seeds(7, 1) == [7]
 
 
 @pytest.mark.parametrize("which", [0, 2])
 def test_a_network_that_diverges_is_left_out(which, diverging, run, simulated, tmp_path):
-    seeds = restarts.network_seeds(1, 3)
+    seeds = candidates.network_seeds(1, 3)
     diverging(seeds[which])
     out = tmp_path / "out"
     done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
-    found = done.metrics["restarts"]
+    found = done.metrics["networks"]
     assert found["seeds"] == seeds
     assert [value is None for value in found["silhouettes"]] == [i == which for i in range(3)]
     best = max(value for value in found["silhouettes"] if value is not None)
     assert found["kept"] == seeds[found["silhouettes"].index(best)]
     assert re.fullmatch(
-        rf"warning: restart {which + 1} of 3 is left out: .* learning rate\n", done.ran.err
+        rf"warning: network {which + 1} of 3 is left out: .* learning rate\n", done.ran.err
     )
     shown = ["-" if value is None else f"{value:.3f}" for value in found["silhouettes"]]
-    assert f"\nrestarts  silhouettes {', '.join(shown)}\n" in done.ran.out
+    assert f"\nnetworks  silhouettes {', '.join(shown)}\n" in done.ran.out
     number = seeds.index(found["kept"]) + 1
-    assert f"\nrestarts  go on with {number} of 3; their clusters agree" in done.ran.out
+    assert f"\nnetworks  go on with {number} of 3; their clusters agree" in done.ran.out
     assert np.isfinite(done.adata.obsm["X_sctag"]).all()
 
 
@@ -67,10 +66,10 @@ def test_a_network_that_diverges_is_left_out(which, diverging, run, simulated, t
 def test_the_number_of_clusters_is_estimated_on_all_networks_that_are_left(
     lost, diverging, run, simulated, tmp_path
 ):
-    seeds = restarts.network_seeds(1, 3)
+    seeds = candidates.network_seeds(1, 3)
     diverging(*(seeds[i] for i in lost))
     out = tmp_path / "out"
-    flags = [*TINY, "--n_clusters", "auto", "--restarts", "3", "--out", out]
+    flags = [*TINY, "--n_clusters", "auto", "--networks", "3", "--out", out]
     done = opened(run("--data", simulated.path, *flags, compiled=False), out)
     estimate = json.loads((out / "n_clusters.json").read_text())
     left = 3 - len(lost)
@@ -84,18 +83,18 @@ def test_the_number_of_clusters_is_estimated_on_all_networks_that_are_left(
 
 
 def test_with_one_network_left_there_is_no_agreement(diverging, run, simulated, tmp_path):
-    seeds = restarts.network_seeds(1, 3)
+    seeds = candidates.network_seeds(1, 3)
     diverging(*seeds[:2])
     out = tmp_path / "out"
     done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
-    assert done.metrics["restarts"]["kept"] == seeds[2]
-    assert done.metrics["restarts"]["agreement"] is None
-    silhouette = done.metrics["restarts"]["silhouettes"][2]
-    assert f"\nrestarts  silhouettes -, -, {silhouette:.3f}\n" in done.ran.out
+    assert done.metrics["networks"]["kept"] == seeds[2]
+    assert done.metrics["networks"]["agreement"] is None
+    silhouette = done.metrics["networks"]["silhouettes"][2]
+    assert f"\nnetworks  silhouettes -, -, {silhouette:.3f}\n" in done.ran.out
 
 
 def test_a_run_of_which_all_networks_diverge_fails(diverging, run, simulated, tmp_path):
-    diverging(*restarts.network_seeds(1, 3))
+    diverging(*candidates.network_seeds(1, 3))
     out = tmp_path / "out"
     ran = run("--data", simulated.path, *FLAGS, "--out", out, "--quiet", compiled=False)
     assert ran.status == 1
@@ -119,5 +118,5 @@ def test_clusters_of_the_graph_are_made_once_for_all_networks(
     done = opened(run("--data", simulated.path, *flags, compiled=False), out)
     assert len(made) == {"kmeans": 3, "leiden": 1}[init]
     if init == "leiden":
-        assert done.metrics["restarts"]["agreement"] == 1
+        assert done.metrics["networks"]["agreement"] == 1
         assert done.labels["cluster"].tolist() == made[0].tolist()

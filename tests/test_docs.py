@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import settings
 from bench import archive, document, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
 from bench.sections import seeds_cell
 from bench.wording import signed, three_decimals
-from settings import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"
@@ -87,9 +87,9 @@ def default_rows():
 def test_each_default_has_its_line():
     ablations = {method.removeprefix("sctag ") for group in ABLATIONS.values() for method in group}
     assert set(default_rows()) == ablations
-    sctag, official = VARIANTS["sctag"], VARIANTS["official"]
+    sctag, official = settings.defaults("sctag"), settings.defaults("official")
     named = {name for flags in ablations for name in flag_names(f"sctag {flags}")}
-    refusal_only = {"round_counts"}  # decides what is refused, not what is computed
+    refusal_only = {"variant", "round_counts"}  # decide what is refused, or only the others
     assert {name for name in sctag if sctag[name] != official[name]} - refusal_only <= named
 
 

@@ -79,7 +79,9 @@ def test_zinb_gradients_on_extremes():
     digamma = special.digamma(y + theta) - special.digamma(theta)
     d_theta = np.log1p(mean / theta) + (y - mean) / (theta + mean) - digamma
     slope = special.expit(inverse_softplus(theta))  # of softplus
-    inside = (theta > likelihoods.THETA_RANGE[0] * 1.001) & (theta < losses.THETA_RANGE[1] * 0.999)
+    inside = (theta > likelihoods.THETA_RANGE[0] * 1.001) & (
+        theta < likelihoods.THETA_RANGE[1] * 0.999
+    )
     d_theta_raw = from_nb * d_theta * slope
     d_pi = special.expit(pi_logits) - np.where(y == 0, special.expit(pi_logits + t), 0.0)
 

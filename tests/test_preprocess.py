@@ -4,8 +4,10 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from conftest import prepared
 
 import preprocess
+from settings import Preparation
 from utils import InputError
 
 
@@ -20,9 +22,8 @@ def counts(n_cells=50, n_genes=80, seed=0):
 
 
 def prepare(adata, **changes):
-    settings = {"n_genes": 30, "gene_selection": "seurat", "clip": None, "n_pcs": 10, "k": 5}
-    settings |= {"symmetric": False, "exact_knn_cells": 1000, "seed": 1} | changes
-    return preprocess.prepare(adata, **settings)
+    settings = {"highly_genes": 30, "clip": None, "n_pcs": 10, "k_neighbors": 5}
+    return prepared(adata, seed=1, **(settings | changes))
 
 
 def test_drop_empty_takes_genes_then_cells_and_keeps_the_names_together():
@@ -51,9 +52,10 @@ def test_scale_is_a_z_score_with_the_sample_deviation_then_a_clip():
     matrix = np.random.default_rng(0).normal(3, 2, (30, 4)).astype(np.float32)
     z = (matrix - matrix.mean(0)) / matrix.std(0, ddof=1)
     for clip in (None, 1.0):
-        scaled = preprocess.scale(ad.AnnData(sp.csr_matrix(matrix)), clip=clip).X
+        adata = ad.AnnData(sp.csr_matrix(matrix))
+        preprocess.scale(adata, clip=clip)
         expected = z if clip is None else np.clip(z, -clip, clip)
-        np.testing.assert_allclose(scaled, expected, atol=1e-5)
+        np.testing.assert_allclose(adata.X, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["seurat", "seurat_v3", "cell_ranger", "pearson"])
@@ -65,7 +67,7 @@ def test_every_gene_selection_finds_the_marker_genes(method):
         on = np.arange(240) % 3 == gene % 3
         rate[:, gene] *= np.where(on, 3.0, 0.0)
     adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
-    chosen = prepare(adata, gene_selection=method, n_genes=40)
+    chosen = prepare(adata, gene_selection=method, highly_genes=40)
     assert chosen.n_vars == 40
     assert len({str(gene) for gene in range(15)} & set(chosen.var_names)) >= 12
 
@@ -139,20 +141,82 @@ def test_k_must_be_below_the_number_of_cells():
 
 
 def test_prepared_data_have_the_promised_keys():
-    prepared = prepare(counts())
-    assert prepared.shape == (50, 30)
-    assert prepared.X.dtype == np.float32
-    assert prepared.obsm["X_pca"].shape == (50, 10)
-    assert prepared.obsp["connectivities"].shape == (50, 50)
-    assert sp.issparse(prepared.layers["counts"])
-    np.testing.assert_array_equal(np.diff(prepared.obsp["connectivities"].indptr), 5)
+    done = prepare(counts())
+    assert done.shape == (50, 30)
+    assert done.X.dtype == np.float32
+    assert done.obsm["X_pca"].shape == (50, 10)
+    assert done.obsp["connectivities"].shape == (50, 50)
+    assert sp.issparse(done.layers["counts"])
+    np.testing.assert_array_equal(np.diff(done.obsp["connectivities"].indptr), 5)
+    assert set(done.uns) & {"log1p", "hvg"} <= {"hvg"}  # no leftover that older anndata cannot read
+
+
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_the_input_is_left_as_it_is_and_a_second_call_gives_the_same(form):
+    adata = counts()
+    adata.X = adata.X if form == "sparse" else adata.X.toarray()
+    before = adata.copy()
+    first, second = prepare(adata), prepare(adata)
+    assert (adata.X != before.X).sum() == 0
+    assert [*adata.obs, *adata.var, *adata.uns, *adata.layers, *adata.obsm] == []
+    np.testing.assert_array_equal(first.X, second.X)
+
+
+def test_prepared_data_are_refused_as_counts():
+    with pytest.raises(InputError, match=r"X: .*negative"):
+        prepare(prepare(counts()))
+
+
+def test_normalised_values_are_refused():
+    adata = counts()
+    adata.X = np.log1p(adata.X.toarray())
+    with pytest.raises(InputError, match="look normalised"):
+        prepare(adata)
+
+
+def test_a_constant_gene_is_left_out_and_counted(caplog):
+    """Equal depths, so that a gene of equal counts is constant after normalisation too."""
+    caplog.set_level("INFO", logger="sctag")
+    rng = np.random.default_rng(0)
+    matrix = np.array([rng.permutation(np.arange(12)) for _ in range(30)], np.float32)
+    matrix = np.hstack([matrix, np.full((30, 2), 7.0, np.float32)])
+    done = prepare(ad.AnnData(sp.csr_matrix(matrix)))
+    assert done.n_vars == 12
+    assert np.isfinite(done.X).all()
+    assert "2 genes that are the same in all cells" in caplog.text
+    with pytest.raises(InputError, match="no gene varies"):
+        prepare(ad.AnnData(sp.csr_matrix(matrix[:, 12:])))
+
+
+def test_data_prepared_like_themselves_are_the_same():
+    """For more cells than genes, and for fewer, where the components leave more to chance."""
+    for adata in (counts(200, 60), counts(40, 90)):
+        reference = prepare(adata, highly_genes=50, clip=2.0)
+        changes = {"highly_genes": 50, "clip": 2.0, "n_pcs": 10, "k_neighbors": 5}
+        preparation = Preparation(symmetric_graph=False, **changes)
+        again = preprocess.prepare_like(adata, reference, preparation, seed=1)
+        np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
+        np.testing.assert_allclose(again.obsm["X_pca"], reference.obsm["X_pca"], atol=1e-4)
+        graphs = again.obsp["connectivities"], reference.obsp["connectivities"]
+        assert (graphs[0] != graphs[1]).nnz == 0
+        part = preprocess.prepare_like(adata[:30], reference, preparation, seed=1)
+        np.testing.assert_allclose(part.X, reference.X[:30], atol=1e-5)
+        assert part.obsp["connectivities"].shape == (30, 30)
+
+
+def test_data_prepared_like_others_must_have_their_genes():
+    adata = counts()
+    reference = prepare(adata)
+    lacking = adata[:, ~adata.var_names.isin(reference.var_names[:2])].copy()
+    with pytest.raises(InputError, match="lacks 2 of the 30 genes"):
+        preprocess.prepare_like(lacking, reference, Preparation(), seed=1)
 
 
 def test_what_is_fewer_than_asked_for_is_used_and_said(caplog):
     caplog.set_level("INFO", logger="sctag")
-    prepared = prepare(counts(n_genes=40), n_genes=2000, n_pcs=50)
-    assert prepared.n_vars == 40
-    assert prepared.obsm["X_pca"].shape == (50, 40)
+    done = prepare(counts(n_genes=40), highly_genes=2000, n_pcs=50)
+    assert done.n_vars == 40
+    assert done.obsm["X_pca"].shape == (50, 40)
     assert "all 40 kept (2000 were asked for)" in caplog.text
     assert "40 components (50 were asked for)" in caplog.text
 

@@ -1,6 +1,9 @@
 """What a run leaves behind: all of it or nothing, and nothing replaced unasked."""
 
+import importlib.metadata
 import json
+import sys
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -9,6 +12,8 @@ import pytest
 from conftest import contents
 
 import results
+from estimation import Number
+from pipeline import Fitted
 from utils import InputError
 
 
@@ -178,9 +183,38 @@ def test_environment_says_what_can_change_a_result():
     json.dumps(described, allow_nan=False)
 
 
+def test_a_distribution_of_another_name_is_no_error(monkeypatch):
+    """As tensorflow-cpu, which importlib does not know by the name of tensorflow."""
+    version = importlib.metadata.version
+
+    def other_name(package):
+        if package in ("tensorflow", "scikit-misc"):
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", other_name)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(__version__="2.99"))
+    monkeypatch.delitem(sys.modules, "skmisc", raising=False)
+    versions = results.environment()["versions"]
+    assert versions["tensorflow"] == "2.99"
+    assert versions["scikit-misc"] is None
+    assert versions["numpy"] == version("numpy")
+
+
+def test_a_repository_around_an_installed_suite_is_not_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    assert results.environment()["suite_commit"] is None
+
+
 def test_environment_does_not_need_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert results.environment()["suite_commit"] is None
+
+
+HISTORY = [
+    {"phase": "pretrain", "epoch": 1, "total": 1.25, "kl": 0.0},
+    {"phase": "cluster", "epoch": 1, "total": 1.125, "kl": 0.5},
+]
 
 
 @pytest.fixture
@@ -193,13 +227,23 @@ def annotated():
     )
     q = np.array([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.25, 0.25, 0.5]], np.float32)
     z = np.array([[1.5], [2.5], [3.5]], np.float32)
-    notes = {"settings": {"seed": 1, "out": None}, "scores": None}
-    points = np.hstack([z, -z, 2 * z])
-    results.annotate(adata, labels=np.array([0, 2, 2]), z=z, points=points, q=q, notes=notes)
-    return adata
+    adata.uns["sctag"] = {"median_depth": "7.0"}  # of the preparation
+    fitted = Fitted(
+        labels=np.array([0, 2, 2]),
+        number=Number(3, "given"),
+        metrics={},
+        network=SimpleNamespace(save=lambda folder: (folder / "model.json").write_text("{}")),
+        z=z,
+        points=np.hstack([z, -z, 2 * z]),
+        q=q,
+        history=HISTORY,
+    )
+    results.annotate(adata, fitted, settings={"seed": 1, "out": None}, scores=None)
+    return adata, fitted
 
 
 def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
+    annotated, _ = annotated
     clusters = annotated.obs["sctag"]
     assert clusters.tolist() == ["0", "2", "2"]
     assert clusters.cat.categories.tolist() == ["0", "1", "2"]  # an empty cluster has its number
@@ -208,19 +252,18 @@ def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
     assert annotated.obsm["sctag_proba"].shape == (3, 3)
     assert json.loads(annotated.uns["sctag"]["settings"]) == {"seed": 1, "out": None}
     assert json.loads(annotated.uns["sctag"]["scores"]) is None
+    assert json.loads(annotated.uns["sctag"]["median_depth"]) == 7.0
 
 
 def test_tables_hold_a_row_for_each_cell_and_epoch(annotated, tmp_path):
-    history = [
-        {"phase": "pretrain", "epoch": 1, "total": 1.25, "kl": 0.0},
-        {"phase": "cluster", "epoch": 1, "total": 1.125, "kl": 0.5},
-    ]
-    results.write_tables(tmp_path, annotated, history)
-    assert set(contents(tmp_path)) == {results.LABELS, results.HISTORY, results.DATA}
+    annotated, fitted = annotated
+    results.write_run(tmp_path, annotated, fitted, settings={}, scores=None)
+    written = {results.LABELS, results.HISTORY, results.DATA, "model.json"}
+    assert set(contents(tmp_path)) == written
     assert (tmp_path / results.LABELS).read_text() == (
         'cell,cluster,probability\nx,0,0.7\n"y, z",2,0.8\n"say ""w""",2,0.5\n'
     )
-    assert pd.read_csv(tmp_path / results.HISTORY).to_dict("records") == history
+    assert pd.read_csv(tmp_path / results.HISTORY).to_dict("records") == HISTORY
     read = ad.read_h5ad(tmp_path / results.DATA)
     assert read.obs["sctag"].cat.categories.tolist() == ["0", "1", "2"]
     np.testing.assert_array_equal(read.obsm["sctag_proba"], annotated.obsm["sctag_proba"])

@@ -10,7 +10,8 @@ from conftest import Ran
 
 import datasets
 from bench.methods import ABLATIONS
-from settings import VARIANTS, parse_settings
+from command import parse_settings
+from settings import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 PAPER = ["--highly_genes", "500", "--pretrain_epochs", "1000", "--maxiter", "300"]

@@ -64,8 +64,8 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
     starts = [line.split()[0] for line in lines[:-1]]
     assert starts == [
         *("data", "genes", "graph", "clusters", "device"),
-        *["restart", *["pretrain"] * 5] * 3,
-        *["restarts"] * 2,
+        *["network", *["pretrain"] * 5] * 3,
+        *["networks"] * 2,
         *["cluster"] * 3,
         *("results", "sizes"),
     ]
@@ -172,14 +172,11 @@ def test_history_csv(real):
 
 
 def test_the_saved_model_encodes_and_assigns_as_the_run_did(real):
-    from model import graph_tensors, load
+    from model import load
+    from tensors import graph_tensors
 
     network = load(real.out)
-    graph = graph_tensors(
-        real.adata,
-        n_propagations=network.n_propagations,
-        direction=real.settings["settings"]["direction"],
-    )
+    graph = graph_tensors(real.adata, network.architecture)
     z = network.encode(graph, training=False)
     np.testing.assert_allclose(z, real.adata.obsm["X_sctag"], rtol=1e-4, atol=1e-4)
     joint = real.adata.obsm["X_sctag_joint"]
@@ -254,18 +251,18 @@ def test_the_same_seed_gives_the_same_bytes(learned, learn, simulated):
 
 def test_of_several_networks_the_one_with_the_most_distinct_clusters_goes_on(learned):
     """120 cells are few, so the default is three networks."""
-    restarts = learned.metrics["restarts"]
-    seeds, silhouettes = restarts["seeds"], restarts["silhouettes"]
+    networks = learned.metrics["networks"]
+    seeds, silhouettes = networks["seeds"], networks["silhouettes"]
     assert (len(set(seeds)), seeds[0]) == (3, 1)
     assert len(set(silhouettes)) == 3
-    assert restarts["kept"] == seeds[np.argmax(silhouettes)]
-    assert 0.9 < restarts["agreement"] <= 1
-    assert re.findall(r"^restart   (\d) of 3$", learned.ran.out, re.M) == ["1", "2", "3"]
+    assert networks["kept"] == seeds[np.argmax(silhouettes)]
+    assert 0.9 < networks["agreement"] <= 1
+    assert re.findall(r"^network   (\d) of 3$", learned.ran.out, re.M) == ["1", "2", "3"]
     shown = ", ".join(f"{value:.3f}" for value in silhouettes)
-    assert f"\nrestarts  silhouettes {shown}\n" in learned.ran.out
+    assert f"\nnetworks  silhouettes {shown}\n" in learned.ran.out
     number = np.argmax(silhouettes) + 1
-    assert f"\nrestarts  go on with {number} of 3; their clusters agree" in learned.ran.out
-    assert json.loads((learned.out / "model.json").read_text())["seed"] == restarts["kept"]
+    assert f"\nnetworks  go on with {number} of 3; their clusters agree" in learned.ran.out
+    assert json.loads((learned.out / "model.json").read_text())["seed"] == networks["kept"]
     pretraining = (learned.history["phase"] == "pretrain").sum()
     assert learned.metrics["epochs"]["pretrain"] == pretraining <= 60
 
@@ -275,7 +272,7 @@ def test_the_network_that_goes_on_is_what_it_was_after_its_own_pretraining(learn
     several = learn("--data", simulated.path, "--maxiter", "0")
     points, labels = several.adata.obsm["X_sctag_joint"], several.labels["cluster"]
     silhouette = silhouette_score(points, labels)
-    assert silhouette == pytest.approx(max(several.metrics["restarts"]["silhouettes"]), abs=1e-3)
+    assert silhouette == pytest.approx(max(several.metrics["networks"]["silhouettes"]), abs=1e-3)
 
 
 # --- What the result depends on -------------------------------------------------------------------
