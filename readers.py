@@ -1,4 +1,4 @@
-"""File to AnnData of raw counts, checked: the published `data.h5` layout, or AnnData's `.h5ad`."""
+"""File to AnnData: the published `data.h5` layout, or AnnData's `.h5ad`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # half a second to import: only the functions that read a fil
 
 CSR_PIECES = ("data", "indices", "indptr", "shape")
 FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
-DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ by far more
-LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
 NAMES_SHOWN = 20
 
 
@@ -66,43 +64,6 @@ def read(path: Path, *, layer: str | None = None) -> anndata.AnnData:
             with h5py.File(path, "r") as file:
                 parts = _read_h5ad(file, layer) if _is_h5ad(file) else _read_published(file, layer)
         return _annotated(*parts)
-
-
-def check_counts(
-    counts: csr_matrix, *, round_counts: bool, where: str
-) -> tuple[csr_matrix, str | None]:
-    """Refuse values which are not raw counts; round up expected counts if asked to.
-
-    counts: (N cells, G genes) as `read` returns them; whole floats are counts. where: the file's
-    path, for the messages.
-
-    Returns the counts, the same object if all are whole, and a sentence to warn with if some had
-    to be rounded up (by ceil, as the published suite does).
-
-    Raises InputError for no cells or genes, NaN, infinite or negative values, values which look
-    normalised, and for any other fraction unless `round_counts`.
-    """
-    cells, genes = counts.shape
-    if cells == 0 or genes == 0:
-        raise InputError(f"{where}: {cells} cells x {genes} genes, there is nothing to cluster")
-    values = counts.data
-    _refuse(counts, np.isnan(values), "NaN", where)
-    _refuse(counts, np.isinf(values), "infinite", where)
-    _refuse(counts, values < 0, "negative, as in scaled data", where)
-    fractions = np.count_nonzero(values != np.rint(values))
-    if fractions == 0:
-        return counts, None
-    if reason := _normalised(counts):
-        raise InputError(
-            f"{where}: the values look normalised, because {reason}: raw counts are needed (if "
-            "a layer of a .h5ad file has them, name it with --layer)"
-        )
-    found = f"{where}: {fractions} of {values.size} non-zero values are not whole"
-    if not round_counts:
-        raise InputError(f"{found}: give raw counts, or round these up with --round_counts")
-    rounded = counts.copy()
-    rounded.data = np.ceil(values)
-    return rounded, f"{found} and were rounded up"
 
 
 def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
@@ -296,35 +257,3 @@ def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> annd
             names = anndata.utils.make_index_unique(names)
         frame.index = names
     return anndata.AnnData(counts, obs=obs, var=var)
-
-
-def _refuse(counts: csr_matrix, bad: np.ndarray, kind: str, where: str) -> None:
-    if bad.any():
-        first = np.flatnonzero(bad)[0]
-        cell = np.searchsorted(counts.indptr, first, side="right") - 1
-        raise InputError(
-            f"{where}: {np.count_nonzero(bad)} of {bad.size} stored values are {kind}, the first "
-            f"at cell {cell}, gene {counts.indices[first]} (from 0): raw counts are needed"
-        )
-
-
-def _normalised(counts: csr_matrix) -> str | None:
-    """Why values which are not all whole look normalised, or None if they do not."""
-    values = counts.data
-    if _equal_depths(counts, values):
-        return "all cells have the same sum"
-    if values.max() >= LOG_CEILING:
-        return None
-    if _equal_depths(counts, np.expm1(values, dtype=np.float64)):
-        return "all cells have the same sum once log1p is undone"
-    share = np.mean(values != np.rint(values))
-    if share > 0.5:
-        return f"the largest is {values.max():.3g} and {share:.0%} are not whole, as for logarithms"
-    return None
-
-
-def _equal_depths(counts: csr_matrix, values: np.ndarray) -> bool:
-    cells = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    depths = np.bincount(cells, weights=values)
-    depths = depths[depths > 0]
-    return len(depths) >= 2 and np.ptp(depths) <= DEPTH_TOLERANCE * depths.max()

@@ -420,88 +420,6 @@ def test_h5ad_which_disagrees_with_itself(h5ad):
     refused(h5ad, "cannot be read .*obs")
 
 
-# ---- check_counts
-
-
-def check(values, *, round_counts=False):
-    return readers.check_counts(sp.csr_matrix(values), round_counts=round_counts, where="a.h5")
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_whole_values_are_counts(dtype):
-    counts = sp.csr_matrix(COUNTS.astype(dtype))
-    checked, warning = readers.check_counts(counts, round_counts=True, where="a.h5")
-    assert checked is counts
-    assert warning is None
-
-
-def test_whole_counts_of_equal_depth_are_counts():
-    assert check([[1.0, 2.0], [3.0, 0.0]])[1] is None
-
-
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_no_cells_or_no_genes(shape):
-    with pytest.raises(InputError, match=f"a.h5: {shape[0]} cells x {shape[1]} genes"):
-        check(np.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(np.nan, "NaN"), (-np.inf, "infinite"), (-0.5, "negative, as in scaled")]
-)
-@pytest.mark.parametrize("round_counts", [False, True])
-def test_impossible_values(value, words, round_counts):
-    values = COUNTS.astype(float)
-    values[1, 2] = values[3, 0] = value
-    words = f"a.h5: 2 of 6 stored values are {words}.*, the first at cell 1, gene 2"
-    with pytest.raises(InputError, match=words):
-        check(values, round_counts=round_counts)
-
-
-def poisson_counts():
-    rng = np.random.default_rng(0)
-    depth = rng.uniform(0.5, 2.0, (40, 1))
-    return rng.poisson(depth * rng.gamma(0.5, 4.0, 30)).astype(float)
-
-
-def scaled_depth(counts, target):
-    return counts / counts.sum(axis=1, keepdims=True) * target
-
-
-@pytest.mark.parametrize(
-    ("normalise", "words"),
-    [
-        (lambda x: scaled_depth(x, 1e4), "all cells have the same sum:"),
-        (lambda x: np.vstack([0 * x[:1], scaled_depth(x, 1.0)]), "all cells have the same sum:"),
-        (lambda x: np.log1p(scaled_depth(x, 1e4)), "same sum once log1p is undone"),
-        (lambda x: np.log2(1 + scaled_depth(x, 1e4)), "the largest is .* are not whole"),
-        (lambda x: np.log1p(x[:, :9]), "the largest is .* are not whole"),
-        (np.sqrt, "the largest is .* are not whole"),
-    ],
-)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("round_counts", [False, True])
-def test_normalised_values_are_refused(normalise, words, dtype, round_counts):
-    values = normalise(poisson_counts()).astype(dtype)
-    with pytest.raises(InputError, match=f"a.h5: the values look normalised.*{words}.*--layer"):
-        check(values, round_counts=round_counts)
-
-
-def test_expected_counts_are_rounded_up_if_asked():
-    values = np.array([[0, 3.2, 0], [1, 0, 2], [0, 0.5, 7], [5, 1, 0]])
-    counts = sp.csr_matrix(values)
-    with pytest.raises(InputError, match=r"2 of 7 non-zero values are not whole.*--round_counts"):
-        readers.check_counts(counts, round_counts=False, where="a.h5")
-    rounded, warning = readers.check_counts(counts, round_counts=True, where="a.h5")
-    np.testing.assert_array_equal(rounded.toarray(), np.ceil(values))
-    np.testing.assert_array_equal(counts.toarray(), values)
-    assert warning == "a.h5: 2 of 7 non-zero values are not whole and were rounded up"
-
-
-def test_large_expected_counts_do_not_overflow():
-    values = poisson_counts() * 1e3 + 0.25
-    assert check(values, round_counts=True)[0].max() > 1e3
-
-
 # ---- read_labels
 
 
@@ -535,11 +453,9 @@ def test_labels_are_strings(column, expected):
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the folder {SHARED} is absent")
 @pytest.mark.parametrize("name", SHARED_SETS)
 def test_shared_data_set(name):
-    path = readers.locate(name, SHARED)
-    adata = readers.read(path)
-    counts, warning = readers.check_counts(adata.X, round_counts=False, where=str(path))
-    assert warning is None
-    assert counts.dtype == np.float32
+    adata = readers.read(readers.locate(name, SHARED))
+    assert adata.X.dtype == np.float32
+    assert (adata.X.data == np.rint(adata.X.data)).all()
     labels = readers.read_labels(adata, "cell_type1")
     assert labels.notna().all()
     assert (*adata.shape, labels.nunique()) == SHARED_SETS[name]
