@@ -1,39 +1,56 @@
-"""File to AnnData of raw counts, checked: the published `data.h5` layout, or AnnData's `.h5ad`."""
+"""Read a data file into an AnnData, whatever its format.
+
+A format is one function that recognises it, one that reads it, and one line of `FORMATS`. Whether
+the values are counts is judged in `preprocess`.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import h5py
 import numpy as np
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csc_matrix, csr_matrix, issparse
 
+import formats
+import hdf5
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
     import anndata
     import pandas as pd
 
-    Parts = tuple[csr_matrix, pd.DataFrame, pd.DataFrame]  # counts, obs, var
+log = logging.getLogger("sctag")
 
-CSR_PIECES = ("data", "indices", "indptr", "shape")
 FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
-DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ by far more
-LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
-NAMES_SHOWN = 20
+
+
+class Format(NamedTuple):
+    """A file format: its name for messages, whether a path is of it, and what reads it.
+
+    `recognises` is called with the path of any file or folder, and looks at the contents. `read`
+    is called with such a path and with the name of a layer, or None for the main matrix.
+    """
+
+    name: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, str | None], formats.Parts]
 
 
 def locate(dataname: str, data_dir: Path) -> Path:
-    """Path of the data set `dataname`, data_dir/dataname/data.h5.
+    """Return the path of a data set by its name, data_dir/dataname/data.h5.
 
-    Raises InputError, naming the data sets which are present, if there is no such file.
+    Raises
+    ------
+    InputError
+        If there is no such file; the message names the data sets that are present.
     """
     path = data_dir / dataname / "data.h5"
-    with _input_errors(path):
+    with hdf5.input_errors(path):
         if path.is_file():
             return path
         if not data_dir.is_dir():
@@ -42,74 +59,60 @@ def locate(dataname: str, data_dir: Path) -> Path:
                 "or a file with --data"
             )
         present = [folder.parent.name for folder in data_dir.glob("*/data.h5")]
-    raise InputError(f"no data set {dataname!r} in {data_dir}, choose from: {_listed(present)}")
+    raise InputError(
+        f"no data set {dataname!r} in {data_dir}, choose from: {formats.listed(present)}"
+    )
 
 
-def read(path: Path, *, layer: str | None = None) -> anndata.AnnData:
-    """Counts, names and annotation of one file; whether the values are counts is not judged here.
+def read(path: Path | str, *, layer: str | None = None) -> anndata.AnnData:
+    """Read the counts, the names and the annotation of a file.
 
-    The contents decide the format. The published layout: `exprs` (cells x genes, dense or CSR
-    pieces) and, each optional, `obs_names`, `var_names`, columns in `obs` and `var`. AnnData's:
-    `X`, or `layers[layer]`, with `obs` and `var`; the rest is left in the file.
+    Columns of the annotation that cannot be read are left out, with a warning that names them.
 
-    Returns AnnData, N cells x G genes: X is CSR without stored zeros, float32 (float64 if a value
-    is above 2^24). Names are unique; if that changed them, the file's own are in
-    obs["cell_name"] or var["gene_name"].
+    Parameters
+    ----------
+    path
+        A file in one of the `FORMATS`; its contents decide which.
+    layer
+        A layer to read in place of the main matrix, for formats that have layers.
 
-    Raises InputError if the file is missing, unreadable, damaged or disagrees with itself.
+    Returns
+    -------
+    AnnData, N cells x G genes. X is CSR without stored zeros, float32, or float64 if a value is
+    above 2^24. Names are unique; if that changed them, the file's own are in obs["cell_name"] or
+    var["gene_name"]. obs.attrs["left_out"] and var.attrs["left_out"] say for each column that was
+    left out why.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read or disagrees with itself.
     """
+    path = Path(path)
+    hdf5.register_filters()
     with warnings.catch_warnings():
         # anndata warns of old encodings and of repeated names, both of which are dealt with here
         warnings.simplefilter("ignore")
-        with _input_errors(path):
-            _check_file(path)
-            with h5py.File(path, "r") as file:
-                parts = _read_h5ad(file, layer) if _is_h5ad(file) else _read_published(file, layer)
-        return _annotated(*parts)
-
-
-def check_counts(
-    counts: csr_matrix, *, round_counts: bool, where: str
-) -> tuple[csr_matrix, str | None]:
-    """Refuse values which are not raw counts; round up expected counts if asked to.
-
-    counts: (N cells, G genes) as `read` returns them; whole floats are counts. where: the file's
-    path, for the messages.
-
-    Returns the counts, the same object if all are whole, and a sentence to warn with if some had
-    to be rounded up (by ceil, as the published suite does).
-
-    Raises InputError for no cells or genes, NaN, infinite or negative values, values which look
-    normalised, and for any other fraction unless `round_counts`.
-    """
-    cells, genes = counts.shape
-    if cells == 0 or genes == 0:
-        raise InputError(f"{where}: {cells} cells x {genes} genes, there is nothing to cluster")
-    values = counts.data
-    _refuse(counts, np.isnan(values), "NaN", where)
-    _refuse(counts, np.isinf(values), "infinite", where)
-    _refuse(counts, values < 0, "negative, as in scaled data", where)
-    fractions = np.count_nonzero(values != np.rint(values))
-    if fractions == 0:
-        return counts, None
-    if reason := _normalised(counts):
-        raise InputError(
-            f"{where}: the values look normalised, because {reason}: raw counts are needed (if "
-            "a layer of a .h5ad file has them, name it with --layer)"
-        )
-    found = f"{where}: {fractions} of {values.size} non-zero values are not whole"
-    if not round_counts:
-        raise InputError(f"{found}: give raw counts, or round these up with --round_counts")
-    rounded = counts.copy()
-    rounded.data = np.ceil(values)
-    return rounded, f"{found} and were rounded up"
+        with hdf5.input_errors(path):
+            _check_path(path)
+            for form in FORMATS:
+                if form.recognises(path):
+                    parts = form.read(path, layer)
+                    break
+            else:
+                raise _unknown_format(path)
+            counts = _canonical(parts.matrix)
+        _warn_of_left_out(path, parts)
+        return _annotated(counts, parts.obs, parts.var)
 
 
 def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
-    """Labels of the cells, obs[label_key], as strings; None if there is no such column.
+    """Return the labels of the cells, obs[label_key], as text; None if there is no such column.
 
-    Returns an object Series (N,) indexed by obs_names. Whole floats print as integers; missing
-    values (NaN, None, the empty string) are None.
+    Returns
+    -------
+    Object Series, shape (N,), indexed by obs_names. Whole floats print as integers; missing values
+    (NaN, None, the empty string) are None.
     """
     import pandas as pd
 
@@ -119,158 +122,60 @@ def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
     def label(value: object) -> str | None:
         if pd.isna(value) or value == "":
             return None
-        whole = isinstance(value, float | np.floating) and value.is_integer()
-        return str(int(value) if whole else value)
+        if isinstance(value, float | np.floating) and value.is_integer():
+            return str(int(value))
+        return str(value)
 
     labels = [label(value) for value in adata.obs[label_key].astype(object)]
     return pd.Series(labels, index=adata.obs_names, dtype=object, name=label_key)
 
 
-@contextlib.contextmanager
-def _input_errors(path: Path) -> Iterator[None]:
-    """Make an InputError of whatever the system, h5py and anndata raise: they raise many types."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        advice = "it is damaged, cut short or in an unknown encoding, write or download it again"
-        if isinstance(error, OSError) and error.errno:  # the system's; HDF5's own have no number
-            advice = "check its name and permissions"
-        if isinstance(error, MemoryError):
-            advice = "it does not fit into the memory of this machine, or is damaged"
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: cannot be read ({reason}): {advice}") from error
-
-
-def _check_file(path: Path) -> None:
+def _check_path(path: Path) -> None:
+    """Refuse a path that no format can be read from, before a format looks at it."""
     if not path.exists():
         if not path.parent.is_dir():
             raise InputError(f"{path}: no such file, its folder {path.parent} does not exist")
         present = [p.name for p in path.parent.iterdir() if p.suffix in (".h5", ".h5ad")]
-        raise InputError(f"{path}: no such file, choose from its folder: {_listed(present)}")
+        raise InputError(f"{path}: no such file, choose from its folder: {formats.listed(present)}")
+    if path.is_dir():
+        return
     if not path.is_file():
-        kind = "a directory" if path.is_dir() else "not a regular file"
-        raise InputError(f"{path}: is {kind}, name a .h5 or .h5ad file")
+        raise InputError(f"{path}: is not a regular file, name a .h5 or .h5ad file")
     with path.open("rb") as file:
         if not file.read(1):
             raise InputError(f"{path}: is empty (0 bytes), copy or download it again")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path}: is not an HDF5 file, name a .h5 or .h5ad file")
 
 
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return (", ".join(names[:NAMES_SHOWN]) or "none is there") + more
-
-
-def _is_h5ad(file: h5py.File) -> bool:
-    marked = file.attrs.get("encoding-type") == "anndata" or file.filename.endswith(".h5ad")
-    return "exprs" not in file and (marked or {"X", "obs", "var"} <= {*file})
-
-
-def _read_h5ad(file: h5py.File, layer: str | None) -> Parts:
-    """Read no more than is asked for: the rest may be large, or too new for this anndata."""
-    import anndata
-
-    where = file.filename
-    layers = file.get("layers", {})
-    if layer is not None and layer not in layers:
-        raise InputError(f"{where}: no layer {layer!r}, choose --layer from: {_listed(layers)}")
-    key = "X" if layer is None else f"layers/{layer}"
-    matrix = anndata.io.read_elem(file[key]) if key in file else None
-    if matrix is None:
-        raise InputError(f"{where}: X is absent, choose --layer from: {_listed(layers)}")
-    if isinstance(file["obs"], h5py.Dataset):  # written before anndata 0.7
-        whole = anndata.read_h5ad(where)
-        obs, var = whole.obs, whole.var
-    else:
-        obs, var = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
-    counts = _canonical(matrix, f"{where}: {key}")
-    if counts.shape != (len(obs), len(var)):
-        raise InputError(
-            f"{where}: the shape of {key}, {counts.shape}, disagrees with {len(obs)} cells in obs "
-            f"and {len(var)} genes in var: write the file again"
+def _unknown_format(path: Path) -> InputError:
+    names = " or ".join(form.name for form in FORMATS)
+    if path.is_dir():
+        return InputError(f"{path}: is a directory, name a file instead: {names}")
+    if not hdf5.is_hdf5(path):
+        return InputError(f"{path}: is not an HDF5 file, name a file of {names}")
+    with h5py.File(path, "r") as file:
+        return InputError(
+            f"{path}: is of none of the formats that can be read, {names} (the file holds: "
+            f"{formats.listed(file)})"
         )
-    return counts, obs, var
 
 
-def _read_published(file: h5py.File, layer: str | None) -> Parts:
-    where = f"{file.filename}: exprs"
-    if "exprs" not in file:
-        raise InputError(f"{where}, the counts, is missing (the file holds: {_listed(file)})")
-    if layer is not None:
-        raise InputError(f"{where} holds the counts, --layer {layer} is for .h5ad files only")
-    exprs = file["exprs"]
-    matrix = _csr(exprs, where) if isinstance(exprs, h5py.Group) else exprs[()]
-    counts = _canonical(matrix, where)
-    cells, genes = counts.shape
-    return counts, _frame(file, "obs", "cell", cells), _frame(file, "var", "gene", genes)
+def _warn_of_left_out(path: Path, parts: formats.Parts) -> None:
+    reasons = [
+        f"{axis}[{key!r}] ({reason})"
+        for axis, frame in (("obs", parts.obs), ("var", parts.var))
+        for key, reason in frame.attrs.get("left_out", {}).items()
+    ]
+    if reasons:
+        sentence = "warning: %s: columns that cannot be read are left out: %s"
+        log.warning(sentence, path, formats.listed(reasons))
 
 
-def _csr(group: h5py.Group, where: str) -> csr_matrix:
-    if missing := {*CSR_PIECES} - {*group}:
-        raise InputError(f"{where} lacks {_listed(missing)} of its pieces {_listed(CSR_PIECES)}")
-    pieces = {name: _vector(group[name]) for name in CSR_PIECES}
-    kinds = {"data": "biuf"}  # the others are positions
-    bad = [n for n, p in pieces.items() if p is None or p.dtype.kind not in kinds.get(n, "iu")]
-    if bad:
-        raise InputError(f"{where}: {_listed(bad)} must be numbers in a row (whole, but for data)")
-    data, indices, indptr, shape = pieces.values()
-    try:
-        matrix = csr_matrix((data, indices, indptr), shape=tuple(shape))
-        matrix.check_format(full_check=True)
-        if matrix.nnz != data.size:
-            raise ValueError(f"indptr ends at {matrix.nnz}, data has {data.size} values")
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{where}: its pieces do not make a CSR matrix of shape {shape.tolist()}, cells x "
-            f"genes ({error}): write the file again"
-        ) from error
-    return matrix
+def _canonical(matrix: csr_matrix | csc_matrix | np.ndarray) -> csr_matrix:
+    """Return CSR in canonical form, shape (N, G), float32 or, for values above 2^24, float64.
 
-
-def _frame(file: h5py.File, axis: str, item: str, length: int) -> pd.DataFrame:
-    """Columns of the group `axis`, indexed by the names; what is not a column is skipped."""
-    import pandas as pd
-
-    key, group = f"{axis}_names", file.get(axis)
-    names = _vector(file[key]) if key in file else np.array([f"{item}_{i}" for i in range(length)])
-    if names is None:
-        raise InputError(f"{file.filename}: {key} is not a list of names, one for each {item}")
-    found = group.items() if isinstance(group, h5py.Group) else ()
-    vectors = {name: _vector(column) for name, column in found}
-    columns = {name: vector for name, vector in vectors.items() if vector is not None}
-    for name, vector in [(key, names), *((f"{axis}/{n}", v) for n, v in columns.items())]:
-        if len(vector) != length:
-            raise InputError(
-                f"{file.filename}: {name} has {len(vector)} entries for the {length} {item}s in "
-                "exprs: write the file again"
-            )
-    return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
-
-
-def _vector(item: object) -> np.ndarray | None:
-    """A 1-D dataset of numbers or strings, or a categorical group decoded; None for the rest."""
-    if isinstance(item, h5py.Group) and {"codes", "categories"} <= {*item}:
-        categories = _vector(item["categories"]).astype(object)
-        return np.append(categories, None)[_vector(item["codes"])]  # the code of missing is -1
-    if not isinstance(item, h5py.Dataset) or item.shape is None or item.ndim != 1:
-        return None
-    if h5py.check_string_dtype(item.dtype):
-        # what is not UTF-8 is spelt out in \x, so that two labels never become one
-        return item.asstr("utf-8", errors="backslashreplace")[()]
-    return item[()] if item.dtype.kind in "biuf" else None
-
-
-def _canonical(matrix: object, where: str) -> csr_matrix:
-    """CSR in canonical form; duplicates are summed in float64, integers of the file could wrap."""
-    two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2
-    if not two_d or matrix.dtype.kind not in "biuf":
-        raise InputError(f"{where} is not a matrix of numbers, cells x genes")
+    Duplicates are summed in float64, because integers of the file could wrap.
+    """
     if issparse(matrix):
-        matrix.check_format(full_check=True)
         counts = csr_matrix(matrix, dtype=np.float64)
         counts.sum_duplicates()
     else:
@@ -283,7 +188,7 @@ def _canonical(matrix: object, where: str) -> csr_matrix:
 
 
 def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> anndata.AnnData:
-    """AnnData with unique names, and with no column that anndata would not write again."""
+    """Return AnnData with unique names, and with no column that anndata would not write again."""
     import anndata
 
     for frame, original in ((obs, "cell_name"), (var, "gene_name")):
@@ -298,33 +203,8 @@ def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> annd
     return anndata.AnnData(counts, obs=obs, var=var)
 
 
-def _refuse(counts: csr_matrix, bad: np.ndarray, kind: str, where: str) -> None:
-    if bad.any():
-        first = np.flatnonzero(bad)[0]
-        cell = np.searchsorted(counts.indptr, first, side="right") - 1
-        raise InputError(
-            f"{where}: {np.count_nonzero(bad)} of {bad.size} stored values are {kind}, the first "
-            f"at cell {cell}, gene {counts.indices[first]} (from 0): raw counts are needed"
-        )
-
-
-def _normalised(counts: csr_matrix) -> str | None:
-    """Why values which are not all whole look normalised, or None if they do not."""
-    values = counts.data
-    if _equal_depths(counts, values):
-        return "all cells have the same sum"
-    if values.max() >= LOG_CEILING:
-        return None
-    if _equal_depths(counts, np.expm1(values, dtype=np.float64)):
-        return "all cells have the same sum once log1p is undone"
-    share = np.mean(values != np.rint(values))
-    if share > 0.5:
-        return f"the largest is {values.max():.3g} and {share:.0%} are not whole, as for logarithms"
-    return None
-
-
-def _equal_depths(counts: csr_matrix, values: np.ndarray) -> bool:
-    cells = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    depths = np.bincount(cells, weights=values)
-    depths = depths[depths > 0]
-    return len(depths) >= 2 and np.ptp(depths) <= DEPTH_TOLERANCE * depths.max()
+# Last, because it names the functions: a format is one line.
+FORMATS = (
+    Format("the published layout (.h5 with exprs)", formats.is_published, formats.read_published),
+    Format("AnnData (.h5ad)", formats.is_h5ad, formats.read_h5ad),
+)

@@ -1,0 +1,322 @@
+"""Read vectors, columns and matrices from an HDF5 file, and say why a file cannot be read.
+
+Several formats are HDF5 files: what they share is here, and what differs is in `formats`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+from scipy.sparse import csc_matrix, csr_matrix
+
+from utils import InputError
+
+if TYPE_CHECKING:  # half a second to import: only the functions that need it do it
+    import pandas as pd
+
+PIECES = ("data", "indices", "indptr", "shape")
+SPARSE_ENCODINGS = {"csr_matrix": csr_matrix, "csc_matrix": csc_matrix}
+# Numbers that the HDF Group has given to compression filters.
+FILTERS = {
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
+# HDF5 has one sentence for what it was doing and one in brackets for what went wrong. h5py raises
+# it as any of several types, which are also those of ordinary mistakes in Python.
+HDF5_MESSAGE = re.compile(
+    r"(Unable to |Can't |Couldn't |[\w ]+ failed ).*\(.*\)|Unknown string encoding.*"
+)
+# Words of HDF5 that mean that bytes are not what they must be.
+DAMAGE = re.compile(
+    "bad object header|signature|inflate|filter returned failure|checksum|heap|symbol table"
+    "|addr(ess)? overflow"
+)
+FILTER_TROUBLE = re.compile("plugin|filter|can't open directory")
+UNKNOWN_ENCODING = re.compile("encoding_type='(.*?)', encoding_version='(.*?)'")
+# What anndata, pandas and h5py raise for an element that they cannot read.
+REFUSALS = (
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+NOT_A_COLUMN = "it is not one number or text for each row"
+
+
+class Unreadable(Exception):
+    """A column cannot be read, for the reason that the message gives."""
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether the path is a file that begins as an HDF5 file does."""
+    return path.is_file() and h5py.is_hdf5(path)
+
+
+def register_filters() -> None:
+    """Make the compression filters of hdf5plugin known to HDF5, where that package is installed."""
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401
+
+
+@contextlib.contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Make an InputError of what the system and HDF5 raise while a file is read.
+
+    All other exceptions pass as they are: they are mistakes of the program, not of the file.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: this machine has not enough free memory to read it ({reason(error)})"
+        ) from error
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if not isinstance(error, OSError) and not _is_of_hdf5(error):
+            raise
+        message = f"{path}: cannot be read ({reason(error)})"
+        raise InputError(f"{message}: {_advice(path, error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if it has none."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    elif isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # str() puts it in quotation marks
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _is_of_hdf5(error: Exception) -> bool:
+    """Return whether h5py raised an error because of what it met in a file."""
+    if isinstance(error, UnicodeDecodeError):  # h5py decodes the names in a file
+        return True
+    text = reason(error)
+    return bool(HDF5_MESSAGE.fullmatch(text)) and "doesn't exist" not in text
+
+
+def _advice(path: Path, error: Exception) -> str:
+    """Say what is known of the cause of an error, and what to do; claim no cause if none is."""
+    text = reason(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if "unable to lock file" in text:
+        if number in (errno.EAGAIN, errno.EACCES):
+            return "another program has it open for writing, close it there or name a copy"
+        return (
+            "the file system refuses to lock it, copy it to another disk or set "
+            "HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    if isinstance(error, PermissionError):
+        return "check the permissions of the file and of its folder"
+    if number is not None:
+        return "check its name, its disk and its permissions"
+    if absent := _missing_filter(path, error):
+        return absent
+    if "truncated file" in text:
+        return "it is cut short, copy or download it again"
+    if DAMAGE.search(text):
+        return "it is damaged, copy or download it again"
+    return "the cause is not known, see whether another program can read it"
+
+
+def _missing_filter(item: Path | h5py.Dataset | h5py.Group, error: Exception) -> str | None:
+    """Name the filters that HDF5 lacks for an item if the error is about one, else return None."""
+    if not FILTER_TROUBLE.search(reason(error)):
+        return None
+    names = set()
+
+    def collect(_: str, member: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(member, h5py.Dataset):
+            properties = member.id.get_create_plist()
+            for number, _, _, label in map(properties.get_filter, range(properties.get_nfilters())):
+                if not h5py.h5z.filter_avail(number):
+                    names.add(FILTERS.get(number) or label.decode() or f"number {number}")
+
+    with contextlib.suppress(OSError, KeyError, RuntimeError):  # as far as the file can be read
+        if isinstance(item, Path):
+            with h5py.File(item, "r") as file:
+                file.visititems(collect)
+        else:
+            collect("", item)
+            if isinstance(item, h5py.Group):
+                item.visititems(collect)
+    if not names:
+        return None
+    return (
+        f"it is compressed with the filter {' and '.join(sorted(names))}, which is not installed: "
+        "pip install -U hdf5plugin, or write the file again with gzip"
+    )
+
+
+def attribute(item: h5py.Dataset | h5py.Group, name: str) -> list[str]:
+    """Return the texts of an attribute: one, several, or none if it is absent or empty."""
+    value = item.attrs.get(name)
+    if value is None or isinstance(value, h5py.Empty):
+        return []
+    return [str(entry) for entry in text(np.atleast_1d(value))]
+
+
+def column(group: h5py.Group, key: str) -> np.ndarray | pd.api.extensions.ExtensionArray:
+    """Return a column of a group, shape (N,) for N rows.
+
+    A column with anndata's encoding attributes is read by `anndata.io.read_elem`, others are read
+    by `vector`.
+
+    Raises
+    ------
+    Unreadable
+        If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read.
+    """
+    import anndata
+    import pandas as pd
+    from anndata._io.specs.registry import IORegistryError
+
+    try:
+        item = group[key]
+    except REFUSALS as error:
+        raise Unreadable(reason(error)) from error
+    try:
+        by_anndata = "encoding-type" in item.attrs and "categories" not in item.attrs
+        values = anndata.io.read_elem(item) if by_anndata else vector(item)
+    except IORegistryError as error:
+        encoding = UNKNOWN_ENCODING.search(reason(error))
+        name = " ".join(filter(None, encoding.groups())) if encoding else reason(error)
+        raise Unreadable(
+            f"anndata {anndata.__version__} cannot read its encoding {name}"
+        ) from error
+    except REFUSALS as error:
+        raise Unreadable(_missing_filter(item, error) or reason(error)) from error
+    if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
+        raise Unreadable(NOT_A_COLUMN)
+    if values.ndim != 1 or values.dtype.kind == "V":
+        raise Unreadable(NOT_A_COLUMN)
+    return values
+
+
+def vector(item: object) -> np.ndarray | pd.Categorical | None:
+    """Return a one-dimensional dataset of numbers or text, or a categorical, in memory.
+
+    A categorical is a group of `codes` and `categories`, or codes with an attribute that names
+    the categories (anndata 0.7). Everything else gives None.
+    """
+    if isinstance(item, h5py.Group) and {"codes", "categories"} <= {*item}:
+        return categorical(vector(item["codes"]), vector(item["categories"]))
+    if not isinstance(item, h5py.Dataset) or item.shape is None or item.ndim != 1:
+        return None
+    if "categories" in item.attrs:
+        return categorical(item[()], vector(item.parent[item.attrs["categories"]]))
+    if h5py.check_string_dtype(item.dtype):
+        return text(item[()])
+    return item[()] if item.dtype.kind in "biuf" else None
+
+
+def text(values: np.ndarray) -> np.ndarray:
+    """Decode the bytes among strings, shape (N,); what is not UTF-8 is spelt out in \\x.
+
+    Two different labels never become one that way.
+    """
+    decoded = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values]
+    return np.array(decoded, dtype=object)
+
+
+def categorical(
+    codes: np.ndarray | pd.Categorical | None, categories: np.ndarray | pd.Categorical | None
+) -> pd.Categorical | None:
+    """Return codes and categories as a categorical, or None if they do not fit each other.
+
+    The code -1 stands for a missing value.
+    """
+    import pandas as pd
+
+    if codes is None or categories is None or codes.dtype.kind not in "iu":
+        return None
+    if codes.size and not -1 <= codes.min() <= codes.max() < len(categories):
+        return None
+    positions, unique = pd.factorize(categories)
+    return pd.Categorical.from_codes(np.append(positions, -1)[codes], unique)
+
+
+def matrix(item: h5py.Dataset | h5py.Group, where: str) -> csr_matrix | csc_matrix | np.ndarray:
+    """Return a matrix of numbers as it is stored: dense, CSR or CSC.
+
+    Parameters
+    ----------
+    item
+        A dataset, or a group of the pieces of a compressed sparse matrix. The shape is a piece of
+        its own in the published layout and an attribute in AnnData's.
+    where
+        The file and the name of the matrix, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is not a matrix of numbers, or if its pieces do not fit each other.
+    """
+    encoding = attribute(item, "encoding-type")
+    if encoding and encoding[0] not in ("array", *SPARSE_ENCODINGS):
+        raise InputError(f"{where} has the encoding {encoding[0]!r}, which is not of a matrix")
+    values = _sparse(item, where) if isinstance(item, h5py.Group) else item[()]
+    if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
+        raise InputError(f"{where} is not a matrix of numbers, cells x genes")
+    return values
+
+
+def _sparse(group: h5py.Group, where: str) -> csr_matrix | csc_matrix:
+    encodings = attribute(group, "encoding-type") or [
+        f"{name}_matrix"
+        for name in attribute(group, "h5sparse_format")  # anndata 0.6
+    ]
+    form = SPARSE_ENCODINGS.get(encodings[0] if encodings else "csr_matrix", csr_matrix)
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    names = PIECES if shape is None else PIECES[:3]
+    if missing := sorted({*names} - {*group}):
+        raise InputError(
+            f"{where} lacks {', '.join(missing)} of its pieces {', '.join(sorted(names))}"
+        )
+    pieces = {name: vector(group[name]) for name in names}
+    numbers = {
+        name: piece
+        for name, piece in pieces.items()
+        if piece is not None and piece.dtype.kind in ("biuf" if name == "data" else "iu")
+    }
+    if wrong := sorted({*pieces} - {*numbers}):
+        raise InputError(
+            f"{where}: {', '.join(wrong)} must be numbers in a row (whole, but for data)"
+        )
+    shape = np.asarray(numbers.get("shape", shape))
+    data, indices, indptr = (numbers[name] for name in PIECES[:3])
+    try:
+        values = form((data, indices, indptr), shape=tuple(shape))
+        values.check_format(full_check=True)
+        problem = f"indptr ends at {values.nnz}, data has {data.size} values"
+    except (ValueError, TypeError) as error:
+        problem = str(error)
+    else:
+        # AnnData's may have room to spare behind the last value, the published ones may not
+        if "shape" not in names or values.nnz == data.size:
+            return values
+    raise InputError(
+        f"{where}: its pieces do not make a {'CSC' if form is csc_matrix else 'CSR'} matrix of "
+        f"shape {shape.tolist()}, cells x genes ({problem}): write the file again"
+    )
