@@ -92,10 +92,10 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
     if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
         present = ", ".join(map(str, adata.obs.columns)) or "none"
         advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
-        raise InputError(
-            f"{path} has no column {label_key!r} in obs (present: {present}): "
-            f"name the column of the true labels with --label_key{advice}"
-        )
+        problem = f"{path} has no column {label_key!r} in obs (present: {present})"
+        if reason := adata.obs.attrs.get("left_out", {}).get(label_key):
+            problem = f"{path}: the column {label_key!r} of obs cannot be read ({reason})"
+        raise InputError(f"{problem}: name the column of the true labels with --label_key{advice}")
     labels = "no labels"
     if cell_types is not None:
         labels = f"{cell_types.nunique()} cell types in {label_key!r}"

@@ -39,8 +39,9 @@ def canonical(matrix: object, where: str) -> csr_matrix:
     if _is_canonical(matrix):
         return matrix
     if issparse(matrix):
-        matrix.check_format(full_check=True)  # type: ignore[attr-defined]
-        counts = csr_matrix(matrix, dtype=np.float64)
+        if hasattr(matrix, "check_format"):  # CSR and CSC can disagree with themselves
+            matrix.check_format(full_check=True)
+        counts = csr_matrix(matrix, dtype=np.float64, copy=True)
         counts.sum_duplicates()
     else:
         rows, columns = np.nonzero(matrix)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import h5py
 import numpy as np
-from scipy.sparse import csc_matrix, csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
-import formats
-import hdf5
+import raw_counts
+from formats import hdf5, layouts
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # half a second to import: only the functions that read a fil
     import pandas as pd
 
 log = logging.getLogger("sctag")
-
-FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
 
 
 class Format(NamedTuple):
@@ -38,7 +36,7 @@ class Format(NamedTuple):
 
     name: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path, str | None], formats.Parts]
+    read: Callable[[Path, str | None], layouts.Parts]
 
 
 def locate(dataname: str, data_dir: Path) -> Path:
@@ -60,7 +58,7 @@ def locate(dataname: str, data_dir: Path) -> Path:
             )
         present = [folder.parent.name for folder in data_dir.glob("*/data.h5")]
     raise InputError(
-        f"no data set {dataname!r} in {data_dir}, choose from: {formats.listed(present)}"
+        f"no data set {dataname!r} in {data_dir}, choose from: {layouts.listed(present)}"
     )
 
 
@@ -101,7 +99,7 @@ def read(path: Path | str, *, layer: str | None = None) -> anndata.AnnData:
                     break
             else:
                 raise _unknown_format(path)
-            counts = _canonical(parts.matrix)
+            counts = raw_counts.canonical(parts.matrix, str(path))
         _warn_of_left_out(path, parts)
         return _annotated(counts, parts.obs, parts.var)
 
@@ -136,7 +134,7 @@ def _check_path(path: Path) -> None:
         if not path.parent.is_dir():
             raise InputError(f"{path}: no such file, its folder {path.parent} does not exist")
         present = [p.name for p in path.parent.iterdir() if p.suffix in (".h5", ".h5ad")]
-        raise InputError(f"{path}: no such file, choose from its folder: {formats.listed(present)}")
+        raise InputError(f"{path}: no such file, choose from its folder: {layouts.listed(present)}")
     if path.is_dir():
         return
     if not path.is_file():
@@ -155,11 +153,11 @@ def _unknown_format(path: Path) -> InputError:
     with h5py.File(path, "r") as file:
         return InputError(
             f"{path}: is of none of the formats that can be read, {names} (the file holds: "
-            f"{formats.listed(file)})"
+            f"{layouts.listed(file)})"
         )
 
 
-def _warn_of_left_out(path: Path, parts: formats.Parts) -> None:
+def _warn_of_left_out(path: Path, parts: layouts.Parts) -> None:
     reasons = [
         f"{axis}[{key!r}] ({reason})"
         for axis, frame in (("obs", parts.obs), ("var", parts.var))
@@ -167,24 +165,7 @@ def _warn_of_left_out(path: Path, parts: formats.Parts) -> None:
     ]
     if reasons:
         sentence = "warning: %s: columns that cannot be read are left out: %s"
-        log.warning(sentence, path, formats.listed(reasons))
-
-
-def _canonical(matrix: csr_matrix | csc_matrix | np.ndarray) -> csr_matrix:
-    """Return CSR in canonical form, shape (N, G), float32 or, for values above 2^24, float64.
-
-    Duplicates are summed in float64, because integers of the file could wrap.
-    """
-    if issparse(matrix):
-        counts = csr_matrix(matrix, dtype=np.float64)
-        counts.sum_duplicates()
-    else:
-        at = np.nonzero(matrix)
-        counts = csr_matrix((matrix[at].astype(np.float64), at), shape=matrix.shape)
-    if not np.any(np.abs(counts.data) > FLOAT32_WHOLE):
-        counts = counts.astype(np.float32)
-    counts.eliminate_zeros()
-    return counts
+        log.warning(sentence, path, layouts.listed(reasons))
 
 
 def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> anndata.AnnData:
@@ -205,6 +186,6 @@ def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> annd
 
 # Last, because it names the functions: a format is one line.
 FORMATS = (
-    Format("the published layout (.h5 with exprs)", formats.is_published, formats.read_published),
-    Format("AnnData (.h5ad)", formats.is_h5ad, formats.read_h5ad),
+    Format("the published layout (.h5 with exprs)", layouts.is_published, layouts.read_published),
+    Format("AnnData (.h5ad)", layouts.is_h5ad, layouts.read_h5ad),
 )

@@ -45,7 +45,11 @@ PACKAGES = [
     "pandas",
     "h5py",
 ]
-MODULES = {"scikit-learn": "sklearn", "scikit-misc": "skmisc"}  # where they are named otherwise
+MODULES = {
+    "scikit-learn": "sklearn",
+    "scikit-misc": "skmisc",
+    "scvi-tools": "scvi",
+}  # where they are named otherwise
 
 
 @contextlib.contextmanager

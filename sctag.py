@@ -61,8 +61,8 @@ def cluster(
     quiet
         Whether nothing is printed but warnings; otherwise as much as the command prints.
     **flags
-        Any other setting of the command by its name (`python train.py --help`, docs/flags.md), such
-        as `highly_genes=1000` or `networks=5`.
+        Any other setting of the command by its name (`python train.py --help` has all), such as
+        `highly_genes=1000` or `networks=5`.
 
     Returns
     -------

@@ -2,8 +2,8 @@
 
 A setting is a field of the group of settings that uses it, and `Settings` is all groups together.
 Everything else that concerns a flag is derived from its declaration: the command line and its help
-(`command.py`), the defaults of both variants, which flags the rivals and the benchmark accept, and
-docs/flags.md. Nothing slow is imported here, so that `--help` answers at once.
+(`command.py`), the defaults of both variants, and which flags the rivals and the benchmark accept.
+Nothing slow is imported here, so that `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -403,7 +403,7 @@ def test_without_labels_k_is_estimated_for_the_methods_that_need_it_only(
 
 
 def test_a_number_that_was_missed_is_warned_of(command, tmp_path, simulated, monkeypatch):
-    monkeypatch.setattr(communities, "LOG10_RESOLUTIONS", (-1.0, 0.0))
+    monkeypatch.setattr(clustering, "LOG10_RESOLUTIONS", (-1.0, 0.0))
     flags = ["--method", "leiden_k", "--data", simulated.path, "--n_clusters", 100]
     ran = command(*flags, "--out", tmp_path / "out", "--quiet")
     assert ran.status == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, opened
 
+import candidates
 import clustering
 from model import SCTAG
 

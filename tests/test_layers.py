@@ -81,7 +81,7 @@ def test_blocks_and_horner_agree(repeated):
     """Propagating the input once, or the output by Horner's rule: one number."""
     convolution, _ = tag(hops=3, repeated=repeated)
     blocks = [X, A @ X] if repeated else [X, A @ X, A @ A @ X, A @ A @ A @ X]
-    on_blocks = convolution.call_on_blocks(tf.constant(np.concatenate(blocks, 1), tf.float32))
+    on_blocks = convolution.call_on_propagated(tf.constant(np.concatenate(blocks, 1), tf.float32))
     horner = convolution([tf.constant(X, tf.float32), sparse(A)])
     np.testing.assert_allclose(on_blocks, horner, rtol=1e-5)
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-import hdf5
 import readers
+from formats import hdf5
 from utils import InputError
 
 COUNTS = np.array([[0, 3, 0], [1, 0, 2], [0, 0, 7], [5, 1, 0]])
@@ -36,6 +36,14 @@ SHARED_SETS = {  # name: cells, genes, classes
     "Worm_neuron": (4186, 13488, 10),
     "PBMC_10x_4k": (4271, 2000, 8),
     "Young": (5685, 2000, 11),
+    "Baron_human_2donors": (2812, 2000, 6),
+    "Klein_1000": (1000, 900, 4),
+    "Jaitin_spleen_sorted": (592, 13054, 9),
+    "PBMC_sorted7": (3500, 15370, 7),
+    "Mix_RNAmix_CELseq2": (340, 14804, 7),
+    "Zeisel_3type": (1464, 1000, 3),
+    "iPSC_time": (315, 15724, 5),
+    "Deng": (259, 21489, 10),
 }
 
 
@@ -485,7 +493,7 @@ def test_what_is_read_can_be_written_again(h5, h5ad):
 def test_a_format_is_a_function_and_a_line(tmp_path, monkeypatch):
     def read_text(path, layer):
         matrix = np.loadtxt(path / "counts.txt", ndmin=2)
-        return readers.formats.Parts(matrix, pd.DataFrame(index=CELLS), pd.DataFrame(index=GENES))
+        return readers.layouts.Parts(matrix, pd.DataFrame(index=CELLS), pd.DataFrame(index=GENES))
 
     def is_text(path):
         return (path / "counts.txt").is_file()

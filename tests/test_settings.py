@@ -6,19 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from settings import (
-    FEW_CELLS,
-    RESTARTS_OF_FEW,
-    VARIANTS,
-    Settings,
-    build_parser,
-    parse_settings,
-)
+import declare
+import settings
+from command import as_text, build_parser, parse_settings
+from settings import FEW_CELLS, NETWORKS_OF_FEW, VARIANTS, Settings, defaults, specs
+from utils import InputError
 
-FIELDS = [field.name for field in dataclasses.fields(Settings)]
-BY_VARIANT = sorted(VARIANTS["sctag"])
+FIELDS = list(specs())
+BY_VARIANT = sorted(
+    name for name in FIELDS if defaults("sctag")[name] != defaults("official")[name]
+)
 
 WHOLE_FROM_ONE = [
     *("highly_genes", "k_neighbors", "n_pcs", "hops", "hidden_dim", "latent_dim"),
@@ -41,7 +41,7 @@ SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
     *((flag, value) for flag in WHOLE_FROM_ONE for value in ("0", "-1", "1.5", "nan", "ten")),
     *(("n_clusters", value) for value in ("1", "0", "-2", "2.5", "nan", "all")),
-    *(("restarts", value) for value in ("0", "-2", "2.5", "nan", "many")),
+    *(("networks", value) for value in ("0", "-2", "2.5", "nan", "many")),
     *((f, v) for f in SHARES for v in ("1", "1.5", "-0.1", "nan", "inf", "half")),
     *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
@@ -56,8 +56,8 @@ ACCEPTED = [
     ("n_clusters", "2", 2),
     ("n_clusters", "labels", "labels"),
     ("n_clusters", "auto", "auto"),
-    ("restarts", "1", 1),
-    ("restarts", "auto", "auto"),
+    ("networks", "1", 1),
+    ("networks", "auto", "auto"),
     ("resolution", "1e-3", 1e-3),
     *((share, "0", 0.0) for share in SHARES),
     *((share, "0.99", 0.99) for share in SHARES),
@@ -83,36 +83,28 @@ def other_value(name):
 
     Of a flag with two values the second one differs from the default of one variant at least.
     """
-    action = next(action for action in build_parser()._actions if action.dest == name)
-    defaults = [defaults[name] for defaults in VARIANTS.values()]
-    if isinstance(defaults[0], bool):
+    spec = specs()[name]
+    values = [spec.default_in(variant) for variant in VARIANTS]
+    if bool in spec.types:
         return [([f"--{name}"], True), ([f"--no-{name}"], False)]
-    if action.choices:
-        return [([f"--{name}", choice], choice) for choice in action.choices]
-    value = 0.125 if isinstance(next(d for d in defaults if d is not None), float) else 7
-    assert value not in defaults
+    if spec.choices:
+        return [([f"--{name}", choice], choice) for choice in spec.choices]
+    value = 0.125 if spec.number is float else 7
+    assert value not in values
     return [([f"--{name}", str(value)], value)]
-
-
-def test_both_variants_set_the_same_flags():
-    assert VARIANTS["sctag"].keys() == VARIANTS["official"].keys()
-    assert set(BY_VARIANT) < set(FIELDS)
 
 
 def test_the_variant_sets_the_defaults_of_its_flags_and_nothing_else():
     sctag, official = as_dict("--variant", "sctag"), as_dict("--variant", "official")
-    assert as_dict() == sctag
-    for name in BY_VARIANT:
-        assert (sctag[name], official[name]) == tuple(
-            VARIANTS[v][name] for v in ("sctag", "official")
-        )
-    differing = {name for name in FIELDS if sctag[name] != official[name]}
-    assert "variant" in differing
-    assert differing - {"variant"} <= set(BY_VARIANT)
+    assert as_dict() == sctag == dataclasses.asdict(Settings())
+    declared = {name for name, spec in specs().items() if spec.official is not declare.AS_SCTAG} | {
+        "variant"
+    }
+    assert {name for name in FIELDS if sctag[name] != official[name]} == declared
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", BY_VARIANT)
+@pytest.mark.parametrize("name", [name for name in BY_VARIANT if name != "variant"])
 def test_a_flag_that_the_user_gives_wins_and_changes_nothing_else(name, variant):
     default = as_dict("--variant", variant)
     for flags, value in other_value(name):
@@ -163,7 +155,7 @@ def test_published_defaults(variant):
     assert settings.highly_genes == 500
     assert settings.pretrain_epochs == 1000
     assert settings.maxiter == 300
-    assert settings.gpu_option == "0"
+    assert settings.gpu_option is None  # what the environment says, else the first
     assert settings.seed == 1
     assert settings.n_clusters is None  # of the labels, where there are any
 
@@ -202,10 +194,63 @@ def test_values_at_the_bounds_are_accepted(flag, value, meaning):
     assert as_dict(f"--{flag}", value)[flag] == meaning
 
 
-def test_every_number_has_a_bound_that_is_tested():
-    tested = {flag for flag, _ in REFUSED}
-    numbers = {a.dest for a in build_parser()._actions if a.type not in (None, Path)}
-    assert numbers <= tested
+@pytest.mark.parametrize("name", [name for name in FIELDS if specs()[name].number])
+def test_every_number_has_a_bound_beyond_which_it_is_refused(name, capsys):
+    spec = specs()[name]
+    beyond = spec.above if spec.low is None else spec.low - 1
+    assert f"--{name}" in refused(capsys, f"--{name}", str(beyond))
+    with pytest.raises(InputError, match=name):
+        Settings.of(**{name: [beyond] if spec.is_list else beyond})
+
+
+def test_an_old_name_still_works_and_is_hidden():
+    assert parse_settings(["--restarts", "4"]).networks == 4
+    assert Settings.of(restarts=4).networks == 4
+    assert "--restarts" not in build_parser().format_help()
+    assert parse_settings(["--restarts", "4", "--networks", "2"]).networks == 2
+
+
+# --- Settings of a program ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_program_gets_what_the_command_gets(variant):
+    given = {"hops": 2, "clip": None, "decoder_dims": [8, 4], "n_clusters": "auto", "data": "a.h5"}
+    flags = ["--hops", "2", "--clip", "none", "--decoder_dims", "8", "4", "--n_clusters", "auto"]
+    by_flags = parse_settings(["--variant", variant, *flags, "--data", "a.h5"])
+    assert Settings.of(variant, **given) == by_flags
+    assert Settings.of(**by_flags.to_json()) == by_flags  # as settings.json holds them
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"hop": 2}, "no setting 'hop', did you mean hops?"),
+        ({"hops": "2"}, "hops must be a whole number, not '2'"),
+        ({"hops": 1.5}, "hops must be a whole number, not 1.5"),
+        ({"hops": True}, "hops must be a whole number, not True"),
+        ({"n_clusters": float("nan")}, "n_clusters must be a whole number, not nan"),
+        ({"clip": float("inf")}, "clip must be above 0"),
+        ({"dropout": None}, "dropout must be a number, not None"),
+        ({"decoder_dims": []}, "decoder_dims must have one number at least"),
+        ({"decoder_dims": [8, 0]}, "decoder_dims must be at least 1, not 0"),
+        ({"decoder_dims": 8}, "decoder_dims"),
+        ({"kl": "p"}, "kl must be one of pq, qp, not 'p'"),
+        ({"train_centers": 1}, "train_centers must be True or False, not 1"),
+        ({"layer": 3}, "layer must be text, not 3"),
+        ({"variant": "published"}, "variant must be one of sctag, official"),
+    ],
+)
+def test_what_a_program_gives_is_checked(given, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Settings.of(**given)
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = Settings.of(hops=np.int64(2), dropout=np.float32(0.5))
+    assert (given.hops, given.dropout) == (2, 0.5)
+    assert type(given.hops) is int
+    assert type(given.dropout) is float
 
 
 def test_several_widths():
@@ -223,21 +268,18 @@ def entries():
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_help_gives_every_setting_a_sentence_and_its_default(name, entries):
-    entry = entries[name]
-    action = next(action for action in build_parser()._actions if action.dest == name)
-    assert len(action.help.split("(default")[0].split()) >= 2
-    if action.const is True:  # a switch: its default is its absence
+    spec = specs()[name]
+    assert len(spec.sentence.split()) >= 2
+    assert spec.sentence in entries[name] or entries[name].count("-") > 2  # argparse breaks words
+    if spec.switch:  # its default is its absence
         assert as_dict()[name] is False
         return
-    stated = re.search(r"\(default: (.*)\)$", entry)[1]
-    if name in ("out", "label_key", "n_clusters"):  # a rule rather than a value
+    stated = re.search(r"\(default: (.*)\)$", entries[name])[1]
+    if spec.shown is not None:  # a rule rather than a value
+        assert stated == spec.shown.format(run_name="VARIANT")
         return
     for variant in VARIANTS:
-        value = as_dict("--variant", variant)[name] if name != "variant" else "sctag"
-        texts = {True: "yes", False: "no", None: "none"}
-        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        if value is None or isinstance(value, bool):
-            text = texts[value]
+        text = as_text(as_dict("--variant", variant)[name])
         assert stated == text or f"{text} in {variant}" in stated
 
 
@@ -247,26 +289,24 @@ def test_help_names_no_flag_that_is_not_a_setting(entries):
 
 def another_program():
     """A parser with another name, three flags and a reason why it has no others."""
-    offered = ("out", "seed", "symmetric_graph")
-    return build_parser("p.py", "Another one.", run_name="OTHER", offered=offered, refusal="no!")
+    return build_parser("p.py", "Another one.", run_name="OTHER", stages=["run"], refusal="no!")
 
 
 def test_another_program_has_the_flags_that_it_names_only():
     text = another_program().format_help()
-    assert set(re.findall(r"--(\w+)", text.split("Another one.")[1])) - {"help", "no"} == {
-        *("out", "seed", "symmetric_graph")
-    }
+    offered = set(re.findall(r"^  --(\w+)", text, re.M))
+    assert offered == set(settings.used_by("run"))
+    assert {"out", "seed", "n_clusters"} <= offered
     assert text.startswith("usage: p.py ")
     assert "results/NAME/OTHER-seedS" in text
     assert "VARIANT" not in text
-    given = vars(another_program().parse_args(["--seed", "3", "--no-symmetric_graph"]))
-    assert given == {"out": None, "seed": 3, "symmetric_graph": False}
+    assert vars(another_program().parse_args(["--seed", "3"])) == {"seed": 3}
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        *(["--hops", "1"], ["--hops=1"], ["--hops"], ["--hops", "0"], ["--quiet"]),
+        *(["--hops", "1"], ["--hops=1"], ["--hops"], ["--hops", "0"], ["--n_pcs", "3"]),
         *(["--decoder_dims", "8", "4"], ["--train_centers"], ["--no-train_centers"]),
     ],
 )
@@ -281,15 +321,15 @@ def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
 @pytest.mark.parametrize(
     ("flags", "cells", "networks"),
     [
-        ([], FEW_CELLS, RESTARTS_OF_FEW),
+        ([], FEW_CELLS, NETWORKS_OF_FEW),
         ([], FEW_CELLS + 1, 1),
-        (["--restarts", "4"], FEW_CELLS + 1, 4),
-        (["--restarts", "1"], FEW_CELLS, 1),
+        (["--networks", "4"], FEW_CELLS + 1, 4),
+        (["--networks", "1"], FEW_CELLS, 1),
         (["--variant", "official"], FEW_CELLS, 1),
     ],
 )
 def test_few_cells_have_several_networks_unless_a_number_is_given(flags, cells, networks):
-    assert parse_settings(["--dataname", "A", *flags]).n_restarts(cells) == networks
+    assert parse_settings(["--dataname", "A", *flags]).n_networks(cells) == networks
 
 
 @pytest.mark.parametrize(

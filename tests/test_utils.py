@@ -5,6 +5,7 @@ import io
 import pytest
 from conftest import ran
 
+import command
 import utils
 from bench import scheduler
 
@@ -24,7 +25,7 @@ def test_what_goes_wrong_is_one_sentence_and_a_status(error, status, sentence):
         raise error
 
     def main(_):
-        return utils.run_command("a.py", job, quiet=True, left="half is there")
+        return command.run_command("a.py", job, quiet=True, left="half is there")
 
     assert ran(main, [], io.StringIO()) == (status, "", f"a.py: {sentence}\n")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import h5py
 import numpy as np
 
-import hdf5
+from formats import hdf5
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
