@@ -33,7 +33,7 @@ class Blocks(NamedTuple):
         return cls(n_cells, -(-n_cells // count))
 
     @property
-    def count(self) -> int:
+    def n_blocks(self) -> int:
         """The number of blocks."""
         return -(-self.n_cells // self.block_rows)
 
@@ -52,7 +52,7 @@ class Blocks(NamedTuple):
 
     def empty(self, width: int, dtype: tf.DType = tf.float32) -> tf.Tensor:
         """Return zeros, into which `put` collects rows of `width` columns."""
-        return tf.zeros([self.count, self.block_rows, width], dtype)
+        return tf.zeros([self.n_blocks, self.block_rows, width], dtype)
 
     def put(self, collected: tf.Tensor, index: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Return the collected blocks with the rows (block_rows, width) of block `index` put in."""
@@ -62,7 +62,7 @@ class Blocks(NamedTuple):
         """Return the collected blocks as one matrix (N, width)."""
         width = collected.shape[2]
         before = tf.reshape(collected[:-1], [-1, width])
-        last = collected[-1, self.block_rows * self.count - self.n_cells :]
+        last = collected[-1, self.block_rows * self.n_blocks - self.n_cells :]
         return tf.concat([before, last], axis=0)
 
     def run(self, one_block: Callable[..., tuple], *start: tf.Tensor) -> tuple:
@@ -71,10 +71,10 @@ class Blocks(NamedTuple):
         Returns the number of blocks and the last state; the first state is `start`.
         """
         return tf.while_loop(
-            lambda index, *_: index < self.count,
+            lambda index, *_: index < self.n_blocks,
             one_block,
             (tf.constant(0), *start),
-            maximum_iterations=self.count,
+            maximum_iterations=self.n_blocks,
         )
 
 

@@ -39,8 +39,11 @@ class Parser(argparse.ArgumentParser):
 class _Refused(argparse.Action):
     """A flag that exists, but not for this program: using it is an error that says why."""
 
-    def __init__(self, *args: Any, why: str, **kwargs: Any) -> None:
-        super().__init__(*args, nargs="*", help=argparse.SUPPRESS, **kwargs)
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, *, why: str, **kwargs: Any
+    ) -> None:
+        hidden = kwargs | {"nargs": "*", "help": argparse.SUPPRESS}
+        super().__init__(option_strings, dest, **hidden)
         self.why = why
 
     def __call__(

@@ -165,8 +165,8 @@ def specs_of(group: type) -> dict[str, Spec]:
     for item in dataclasses.fields(group):
         hint = hints[item.name]
         types = (hint,) if typing.get_origin(hint) is list else typing.get_args(hint) or (hint,)
-        has_factory = item.default_factory is not dataclasses.MISSING
-        default = item.default_factory() if has_factory else item.default  # type: ignore[misc]
+        factory = item.default_factory
+        default = item.default if factory is dataclasses.MISSING else factory()
         spec = item.metadata["spec"]
         declared[item.name] = dataclasses.replace(
             spec, name=item.name, default=default, types=types

@@ -81,7 +81,7 @@ class TAGConv(SpektralTAGConv):
         self.linear.build((None, (self.hops + 1) * input_shape[0][-1]))
         super().build(input_shape)
 
-    def message(self, x: tf.Tensor, edge_weight: tf.Tensor | None = None) -> tf.Tensor:
+    def message(self, x: tf.Tensor, edge_weight: Any = None) -> tf.Tensor:
         """Return what each entry (i, j) of Â sends, its weight times x_j: (entries, n_in)."""
         return edge_weight[:, None] * tf.gather(x, self.index_targets)
 

@@ -261,7 +261,13 @@ def zinb_nll(
     def nll(hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple:
         cast_kernel = tf.cast(kernel, dtype)
 
-        def one_block(index, total, d_hidden, d_kernel, d_bias):
+        def one_block(
+            index: tf.Tensor,
+            total: tf.Tensor,
+            d_hidden: tf.Tensor,
+            d_kernel: tf.Tensor,
+            d_bias: tf.Tensor,
+        ) -> tuple:
             rows, *target_rows = (blocks.take(part, index) for part in (hidden, *target))
             new = blocks.new(index)
             heads = tf.split(tf.cast(rows @ cast_kernel, tf.float32) + bias, 3, axis=1)
@@ -286,7 +292,7 @@ def zinb_nll(
         )
         scale = 1.0 / (float(n_cells) * n_genes)
 
-        def gradient(upstream: tf.Tensor):
+        def gradient(upstream: tf.Tensor) -> tuple:
             d_rows = tf.cast(blocks.join(d_hidden), tf.float32)
             return tf.cast(upstream * scale * d_rows, dtype), *(
                 upstream * scale * d for d in (d_kernel, d_bias)

@@ -34,7 +34,9 @@ def _sigmoid_square_sum(
     n_cells, width = left.shape
     blocks = Blocks.fitting(n_cells, n_cells, block_bytes)
 
-    def one_block(index, total, d_left, d_right):
+    def one_block(
+        index: tf.Tensor, total: tf.Tensor, d_left: tf.Tensor, d_right: tf.Tensor
+    ) -> tuple:
         rows, new = blocks.take(left, index), blocks.new(index)
         probability = tf.sigmoid(tf.matmul(rows, right, transpose_b=True))  # (block_rows, N)
         square = probability * probability

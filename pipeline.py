@@ -32,17 +32,11 @@ log = logging.getLogger("sctag")
 LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
 
 
-class Fitted(NamedTuple):
-    """The outcome of clustering prepared data. A rival has only labels and a number.
+class Trained(NamedTuple):
+    """A trained network and what it makes of the cells.
 
     Parameters
     ----------
-    labels
-        Cluster of each cell from 0, shape (N,).
-    number
-        The number of clusters: given, counted, found or estimated.
-    metrics
-        What metrics.json says of the method itself.
     network
         The trained `model.SCTAG`.
     initial
@@ -57,15 +51,33 @@ class Fitted(NamedTuple):
         A row of losses an epoch, of both phases.
     """
 
+    network: Any
+    initial: np.ndarray
+    z: np.ndarray
+    points: np.ndarray
+    q: np.ndarray
+    history: list[dict[str, Any]]
+
+
+class Fitted(NamedTuple):
+    """The outcome of clustering prepared data.
+
+    Parameters
+    ----------
+    labels
+        Cluster of each cell from 0, shape (N,).
+    number
+        The number of clusters: given, counted, found or estimated.
+    metrics
+        What metrics.json says of the method itself.
+    trained
+        The trained network, None for a rival.
+    """
+
     labels: np.ndarray
     number: Number
     metrics: dict[str, Any]
-    network: Any = None
-    initial: np.ndarray | None = None
-    z: np.ndarray | None = None
-    points: np.ndarray | None = None
-    q: np.ndarray | None = None
-    history: list[dict[str, Any]] | None = None
+    trained: Trained | None = None
 
 
 # Clusters prepared data with the number of clusters that was asked for.
@@ -159,12 +171,14 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
             "epochs": dict(Counter(row["phase"] for row in history)),
             "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
         },
-        network=network,
-        initial=kept.labels,
-        z=z,
-        points=tensors.join(z, kept.network.data).numpy(),
-        q=clustered.q,
-        history=history,
+        trained=Trained(
+            network=network,
+            initial=kept.labels,
+            z=z,
+            points=tensors.join(z, kept.network.data).numpy(),
+            q=clustered.q,
+            history=history,
+        ),
     )
 
 
@@ -179,13 +193,14 @@ def score(cell_types: pd.Series | None, labels: np.ndarray) -> dict[str, float] 
 
 def metrics_of(fitted: Fitted, adata: ad.AnnData, cell_types: pd.Series | None) -> dict[str, Any]:
     """Return the scores, sizes and settings of the outcome that metrics.json holds."""
-    n_groups = 0 if fitted.q is None else fitted.q.shape[1]
-    sizes = np.bincount(fitted.labels, minlength=n_groups)
+    trained, n_clusters = fitted.trained, fitted.number.n_clusters
     metrics: dict[str, Any] = {"scores": score(cell_types, fitted.labels)}
-    if fitted.initial is not None:
-        metrics["initial_scores"] = score(cell_types, fitted.initial)
-    n_clusters = fitted.number.n_clusters
-    expected = len(sizes) if n_clusters is None or fitted.q is None else n_clusters
+    sizes = np.bincount(fitted.labels)
+    expected = len(sizes)  # a rival's labels have no gaps
+    if trained is not None:
+        metrics["initial_scores"] = score(cell_types, trained.initial)
+        sizes = np.bincount(fitted.labels, minlength=trained.q.shape[1])
+        expected = n_clusters or len(sizes)
     metrics |= {
         "cells": adata.n_obs,
         "genes": adata.n_vars,
@@ -254,11 +269,11 @@ def request_number(adata: ad.AnnData, cell_types: pd.Series | None, settings: Se
     """Return the number of clusters that the settings ask for; of the labels only their number."""
     import estimation
 
-    has_labels = cell_types is not None and cell_types.notna().any()
+    n_cell_types = None if cell_types is None else cell_types.nunique() or None
     return estimation.requested_number(
         settings,
         adata.obsp["connectivities"],
-        n_cell_types=cell_types.nunique() if has_labels else None,
+        n_cell_types=n_cell_types,
         seed=settings.seed,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse import csr_matrix, issparse
 
@@ -12,7 +14,7 @@ DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ 
 LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
 
 
-def canonical(matrix: object, where: str) -> csr_matrix:
+def canonical(matrix: Any, where: str) -> csr_matrix:
     """Return a matrix of numbers as CSR in canonical form, without stored zeros.
 
     Entries that are stored twice are summed in float64, because integers of a file could wrap.
@@ -33,8 +35,8 @@ def canonical(matrix: object, where: str) -> csr_matrix:
     InputError
         If it is no matrix of numbers.
     """
-    two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2  # type: ignore[attr-defined]
-    if not two_d or matrix.dtype.kind not in "biuf":  # type: ignore[attr-defined]
+    two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2
+    if not two_d or matrix.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
     if _is_canonical(matrix):
         return matrix
@@ -45,15 +47,15 @@ def canonical(matrix: object, where: str) -> csr_matrix:
         counts.sum_duplicates()
     else:
         rows, columns = np.nonzero(matrix)
-        values = matrix[rows, columns].astype(np.float64)  # type: ignore[index]
-        counts = csr_matrix((values, (rows, columns)), shape=matrix.shape)  # type: ignore[attr-defined]
+        values = matrix[rows, columns].astype(np.float64)
+        counts = csr_matrix((values, (rows, columns)), shape=matrix.shape)
     if not np.any(np.abs(counts.data) > FLOAT32_WHOLE):
         counts = counts.astype(np.float32)
     counts.eliminate_zeros()
     return counts
 
 
-def _is_canonical(matrix: object) -> bool:
+def _is_canonical(matrix: Any) -> bool:
     return (
         isinstance(matrix, csr_matrix)
         and matrix.dtype == np.float32

@@ -20,8 +20,9 @@ from utils import InputError
 
 if TYPE_CHECKING:
     import anndata as ad
+    import numpy as np
 
-    from pipeline import Fitted
+    from pipeline import Fitted, Trained
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
@@ -131,7 +132,7 @@ def version_of(package: str) -> str | None:
 
 def environment() -> dict[str, Any]:
     """Return the versions of what can change a result, this suite's commit, and the machine."""
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     versions |= {package: version_of(package) for package in PACKAGES}
     if "scvi" in sys.modules:  # it is optional, and slow to look up in vain
         versions["scvi-tools"] = version_of("scvi-tools")
@@ -169,9 +170,14 @@ def suite_commit() -> str | None:
 
 
 def annotate(
-    adata: ad.AnnData, fitted: Fitted, *, settings: dict[str, Any], scores: dict | None
+    adata: ad.AnnData,
+    labels: np.ndarray,
+    trained: Trained,
+    *,
+    settings: dict[str, Any],
+    scores: dict | None,
 ) -> None:
-    """Put a run's outcome into its prepared AnnData under keys that scanpy users expect.
+    """Put a network's outcome into its prepared AnnData under keys that scanpy users expect.
 
     Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
     components were clustered beside it, obsm["sctag_proba"] (N, C), and in uns["sctag"], as JSON
@@ -179,14 +185,14 @@ def annotate(
     """
     import pandas as pd
 
-    groups = [str(group) for group in range(fitted.q.shape[1])]
-    labels = [str(label) for label in fitted.labels]
-    adata.obs["sctag"] = pd.Categorical(labels, categories=groups)
-    adata.obsm["X_sctag"] = fitted.z
-    if fitted.points.shape != fitted.z.shape:
-        adata.obsm["X_sctag_joint"] = fitted.points
-    adata.obsm["sctag_proba"] = fitted.q
-    notes = {"settings": settings, "scores": scores, "history": fitted.history}
+    groups = [str(group) for group in range(trained.q.shape[1])]
+    names = [str(label) for label in labels]
+    adata.obs["sctag"] = pd.Categorical(names, categories=groups)
+    adata.obsm["X_sctag"] = trained.z
+    if trained.points.shape != trained.z.shape:
+        adata.obsm["X_sctag_joint"] = trained.points
+    adata.obsm["sctag_proba"] = trained.q
+    notes = {"settings": settings, "scores": scores, "history": trained.history}
     adata.uns["sctag"] = adata.uns["sctag"] | {
         name: json.dumps(note) for name, note in notes.items()
     }
@@ -203,10 +209,10 @@ def write_run(
     """Write what the fit of prepared data has left: labels, and of a network all there is."""
     import pandas as pd
 
-    table = {"cell": adata.obs_names, "cluster": fitted.labels}
-    if fitted.q is not None:
-        table["probability"] = fitted.q.max(axis=1)
-    labels = pd.DataFrame(table)
+    trained = fitted.trained
+    labels = pd.DataFrame({"cell": adata.obs_names, "cluster": fitted.labels})
+    if trained is not None:
+        labels["probability"] = trained.q.max(axis=1)
     labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
     estimate = fitted.number.estimate
     if estimate is not None:
@@ -214,10 +220,10 @@ def write_run(
 
         write_json(staging / ESTIMATE, estimate._asdict())
         estimation.plot(estimate, staging / CURVES)
-    if fitted.network is None:
+    if trained is None:
         return
-    annotate(adata, fitted, settings=settings, scores=scores)
-    history = pd.DataFrame(fitted.history)
+    annotate(adata, fitted.labels, trained, settings=settings, scores=scores)
+    history = pd.DataFrame(trained.history)
     history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
     adata.write_h5ad(staging / DATA, compression="gzip")
-    fitted.network.save(staging)
+    trained.network.save(staging)

@@ -96,7 +96,10 @@ def cluster(
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, stopwatch)
-    results.annotate(prepared, fitted, settings=settings.to_json(), scores=None)
+    assert fitted.trained is not None
+    results.annotate(
+        prepared, fitted.labels, fitted.trained, settings=settings.to_json(), scores=None
+    )
     target = adata.copy() if copy else adata
     _transfer(prepared, target)
     return target

@@ -8,7 +8,7 @@ function there, and its word among the choices of that setting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -203,7 +203,7 @@ def mse_reconstruction(
     return SquaredError(tf.constant(np.asarray(adata.X), tf.float32))
 
 
-RECONSTRUCTIONS: dict[str, Callable[..., Reconstruction]] = {
+RECONSTRUCTIONS: dict[str, Callable[..., Any]] = {
     "zinb": zinb_reconstruction,
     "mse": mse_reconstruction,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits f
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
 
-History = list[dict[str, float | int | str]]  # one row of losses an epoch
+History = list[dict[str, Any]]  # one row of losses an epoch, with the phase and the epoch
 
 
 class Phase(NamedTuple):

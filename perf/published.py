@@ -87,7 +87,8 @@ class Published:
 
     def assign(self, z: tf.Tensor) -> tf.Tensor:
         """Student-t soft assignment q (N, C) to the frozen centres."""
-        distances = tf.reduce_sum(tf.square(z[:, None] - self.centers[None]), axis=2)
+        centers = tf.convert_to_tensor(self.centers)
+        distances = tf.reduce_sum(tf.square(z[:, None] - centers[None]), axis=2)
         q = 1.0 / (1.0 + distances)
         return q / tf.reduce_sum(q, axis=1, keepdims=True)
 
@@ -100,7 +101,7 @@ class Published:
             kl = tf.reduce_mean(tf.reduce_sum(q * tf.math.log(q / p), axis=1))
         return self.adjacency_loss(z), self.zinb_loss(z), kl
 
-    def gradients(self, p: tf.Tensor | None):
+    def gradients(self, p: tf.Tensor | None) -> tuple[tuple, list[tf.Tensor]]:
         """The three losses and the gradient of their weighted sum in each of `variables`."""
         with tf.GradientTape() as tape:
             adj, zinb, kl = self.losses(p)

@@ -26,20 +26,30 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import utils
+from settings import Settings
 
-HOPS, GENES, NEIGHBORS, COMPONENTS = 3, 500, 15, 50
+HOPS, GENES, NEIGHBORS = 3, 500, 15
 HIDDEN, LATENT, DECODER = 128, 15, (128, 256, 512)
 CLUSTERS = 8
+# Both variants with the published preparation, and with 3 hops.
+SIZES: dict[str, Any] = {
+    "hops": HOPS,
+    "hidden_dim": HIDDEN,
+    "latent_dim": LATENT,
+    "decoder_dims": list(DECODER),
+    "kl": "qp",
+}
 METHODS = ("published", "official", "sctag")
 # The published computation holds several N x N arrays while it differentiates the graph loss.
 PUBLISHED_LIMIT = 8000
 
 
-def simulated(n_cells: int, seed: int = 0):
+def simulated(n_cells: int, seed: int = 0) -> Any:
     """AnnData of negative binomial counts (sparse) of `CLUSTERS` cell types, 2 * GENES genes."""
     import anndata as ad
     import scipy.sparse as sp
@@ -57,26 +67,17 @@ def simulated(n_cells: int, seed: int = 0):
     return ad.AnnData(sp.vstack(blocks, format="csr"))
 
 
-def prepared(source: str):
+def prepared(source: str) -> Any:
     """The prepared data of a file, or of `source` simulated cells, as every method reads them."""
     import preprocess
     import readers
 
     adata = simulated(int(source)) if source.isdigit() else readers.read(Path(source))
-    return preprocess.prepare(
-        adata,
-        n_genes=GENES,
-        gene_selection="seurat",
-        clip=None,
-        n_pcs=COMPONENTS,
-        k=NEIGHBORS,
-        symmetric=False,
-        exact_knn_cells=30_000,
-        seed=0,
-    )
+    published = Settings.of("official", highly_genes=GENES, k_neighbors=NEIGHBORS)
+    return preprocess.prepare(adata, published, seed=0)
 
 
-def make_steps(method: str, adata):
+def make_steps(method: str, adata: Any) -> dict[str, Callable]:
     """The method's epoch in each phase, as functions without arguments that wait for the result."""
     rng = np.random.default_rng(0)
     centers = rng.normal(0, 0.1, (CLUSTERS, LATENT)).astype(np.float32)
@@ -96,37 +97,28 @@ def make_steps(method: str, adata):
     return _make_own_steps(method, adata, centers, p)
 
 
-def _make_own_steps(method: str, adata, centers: np.ndarray, p: np.ndarray):
+def _make_own_steps(
+    method: str, adata: Any, centers: np.ndarray, p: np.ndarray
+) -> dict[str, Callable]:
     """The suite's compiled steps: `official` blocks on z-scores, `sctag` 3 true hops on counts."""
     import tensorflow as tf
 
+    import tensors
     import training
     from model import SCTAG
 
-    official = method == "official"
-    network = SCTAG(
-        n_genes=adata.n_vars,
-        hidden_dim=HIDDEN,
-        latent_dim=LATENT,
-        decoder_dims=list(DECODER),
-        hops=HOPS,
-        repeated=official,
-        dropout=0.0 if official else 0.2,
-        seed=0,
-    )
-    data = training.training_data(
-        adata,
-        network,
-        direction="ax",
-        zinb_target="scaled" if official else "counts",
-        zinb_clip="stop" if official else "return",
-    )
-    weights = training.Weights(adj=0.3, zinb=1.0, kl=1.5)
-    how = {"weights": weights, "kl": "qp"}
-    pretrain = training.make_step(network, data, optimizer=training.adam(network, 1e-4), **how)
+    settings = Settings.of(method, **SIZES)
+    network = SCTAG(settings, n_genes=adata.n_vars, seed=0)
+    data = tensors.training_data(adata, settings, settings)
+
+    def step(learning_rate: float) -> Callable:
+        optimizer = training.adam(network, training.Phase(1, learning_rate))
+        return training.make_step(network, data, settings, optimizer)
+
+    pretrain = step(1e-4)
     pretrain(None)  # traced before the centres exist
-    network.place_centers(centers, trainable=not official)
-    cluster = training.make_step(network, data, optimizer=training.adam(network, 5e-4), **how)
+    network.place_centers(centers, trainable=settings.train_centers)
+    cluster = step(5e-4)
     target = tf.constant(p)
     return {
         "pretrain": lambda: pretrain(None).total.numpy(),
@@ -138,7 +130,7 @@ def _make_own_steps(method: str, adata, centers: np.ndarray, p: np.ndarray):
 PRODUCT = (4096, 512, 1536)
 
 
-def make_product():
+def make_product() -> Callable:
     """A float32 matrix product of `PRODUCT`'s shape, as a function that waits for its result."""
     import tensorflow as tf
 
@@ -166,7 +158,7 @@ def time_in_turn(functions: dict[str, Callable], repeats: int) -> dict[str, floa
     """Median seconds of each function, taking turns."""
     for function in functions.values():
         function()  # compiles
-    seconds = {name: [] for name in functions}
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
             start = time.perf_counter()
@@ -192,7 +184,7 @@ def child(method: str, source: str) -> None:
     print(utils.peak_memory_mb())
 
 
-def recall(adata) -> float:
+def recall(adata: Any) -> float:
     """Share of each cell's nearest cells that the approximate graph has too."""
     import preprocess
 
@@ -243,10 +235,10 @@ def whole_run(source: str, row: dict) -> dict[str, float]:
             path, known = Path(folder, "cells.h5ad"), ["--n_clusters", str(CLUSTERS)]
             simulated(int(source)).write_h5ad(path)
         for name, short in (("whole", []), ("outside", ["--pretrain_epochs=1", "--maxiter=1"])):
-            command = [sys.executable, "train.py", "--data", path, "--gpu_option=-1", "--quiet"]
+            command = [sys.executable, "train.py", f"--data={path}", "--gpu_option=-1", "--quiet"]
             out = Path(folder, name)
             start = time.perf_counter()
-            subprocess.run([*command, "--out", out, *known, *short], check=True, text=True)
+            subprocess.run([*command, "--out", str(out), *known, *short], check=True, text=True)
             seconds[name] = time.perf_counter() - start
         seconds |= json.loads(Path(folder, "whole", "metrics.json").read_text())["epochs"]
     published = row["methods"].get("published")

@@ -52,8 +52,8 @@ def test_the_blocks_are_several_and_the_last_one_overlaps():
     """What makes the tests below say something about the blocked losses."""
     for width in (3 * N_GENES, N_CELLS):
         blocks = Blocks.fitting(N_CELLS, width, BLOCK_BYTES)
-        assert blocks.count == 3
-        assert blocks.count * blocks.block_rows > N_CELLS
+        assert blocks.n_blocks == 3
+        assert blocks.n_blocks * blocks.block_rows > N_CELLS
 
 
 def prepared(symmetric):

@@ -13,7 +13,7 @@ from conftest import contents
 
 import results
 from estimation import Number
-from pipeline import Fitted
+from pipeline import Fitted, Trained
 from utils import InputError
 
 
@@ -228,18 +228,18 @@ def annotated():
     q = np.array([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.25, 0.25, 0.5]], np.float32)
     z = np.array([[1.5], [2.5], [3.5]], np.float32)
     adata.uns["sctag"] = {"median_depth": "7.0"}  # of the preparation
-    fitted = Fitted(
-        labels=np.array([0, 2, 2]),
-        number=Number(3, "given"),
-        metrics={},
+    labels = np.array([0, 2, 2])
+    trained = Trained(
         network=SimpleNamespace(save=lambda folder: (folder / "model.json").write_text("{}")),
+        initial=labels,
         z=z,
         points=np.hstack([z, -z, 2 * z]),
         q=q,
         history=HISTORY,
     )
-    results.annotate(adata, fitted, settings={"seed": 1, "out": None}, scores=None)
-    return adata, fitted
+    settings = {"seed": 1, "out": None}
+    results.annotate(adata, labels, trained, settings=settings, scores=None)
+    return adata, Fitted(labels, Number(3, "given"), {}, trained)
 
 
 def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):

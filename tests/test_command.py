@@ -1,0 +1,139 @@
+"""What a command meets in the environment: closed streams, other encodings, notebooks, Keras."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import command
+import utils
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import logging, os, sys
+import command
+def job():
+    for i in range(2000):
+        logging.getLogger("sctag").info("line %d", i)
+    with open(sys.argv[1], "w") as file:
+        file.write("done")
+    return "the last line"
+sys.exit(command.run_command("a.py", job, quiet=False))
+"""
+
+
+def shell(tail, tmp_path, **env):
+    """Run PROGRAM from a shell that redirects it; its exit status, stderr, and what it left."""
+    (tmp_path / "a.py").write_text(PROGRAM)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} a.py made {tail}"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr, (tmp_path / "made").read_text()
+
+
+@pytest.mark.parametrize("tail", ["| head -n 1", ">&-", "2>&-", ">&- 2>&-", "> /dev/full"])
+def test_a_stream_that_is_closed_or_full_is_no_reason_to_lose_a_run(tail, tmp_path):
+    assert shell(tail, tmp_path) == (0, "", "done")
+
+
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_any_character_can_be_printed_where_output_is_ascii(stream, tmp_path):
+    program = tmp_path / "a.py"
+    program.write_text(
+        "import sys, command, utils\n"
+        "def job():\n"
+        "    if sys.argv[1] == 'err': raise utils.InputError('échantillon n°1')\n"
+        "    return 'échantillon n°1'\n"
+        "sys.exit(command.run_command('a.py', job, quiet=True))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program, stream],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr if stream == "out" else done.stdout) == (
+        (0, "") if stream == "out" else (2, "")
+    )
+    assert r"\xe9chantillon n\xb01" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_figures_are_files_whatever_a_notebook_left_in_the_environment(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    command.settle_environment()
+    assert os.environ["MPLBACKEND"] == "Agg"
+
+
+def test_numba_gets_a_folder_that_can_be_written(monkeypatch, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+    command.settle_environment()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    command.settle_environment()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    assert os.access(folder, os.W_OK)
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "expected"),
+    [(None, None, "0"), ("3", None, "3"), ("", None, ""), ("3", "1", "1"), ("3", "-1", "-1")],
+)
+def test_the_device_that_a_scheduler_set_is_respected(environment, option, expected, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "to be restored at the end")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if environment is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
+    assert utils.start_tensorflow(option).name == "CPU"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_keras_is_pinned_before_it_is_imported():
+    script = (
+        "import utils; utils.start_tensorflow('-1'); import keras; print(keras.backend.backend())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "tensorflow\n"
+
+
+def test_keras_on_another_backend_is_refused_in_one_sentence(monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="Keras already runs on jax"):
+        utils.start_tensorflow("-1")
+
+
+def test_memory_growth_of_gpus_in_use_is_left_as_it_is(monkeypatch):
+    import tensorflow as tf
+
+    def in_use(gpu, enabled):
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    experimental = tf.config.experimental
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["gpu"])
+    monkeypatch.setattr(experimental, "set_memory_growth", in_use)
+    monkeypatch.setattr(experimental, "enable_op_determinism", lambda: None)
+    monkeypatch.setattr(experimental, "get_device_details", lambda gpu: {"device_name": "H100"})
+    monkeypatch.setattr(utils, "gpu_memory", lambda option: 2**36)
+    assert utils.start_tensorflow(None) == ("H100", 2**30)
