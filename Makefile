@@ -22,12 +22,13 @@ venv: .venv/.installed  ## Create .venv and install exactly requirements.lock (a
 train: venv  ## Run train.py; its flags: make train ARGS="--dataname Young --n_clusters 11"
 	$(BIN)/python train.py $(ARGS)
 
-lint: venv  ## Check the code's style: ruff's rules and its formatting; the scripts, with shellcheck
+lint: venv  ## Check style (ruff), types (mypy), and the scripts (shellcheck)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 
-test: lint  ## Check the style, then run the default tests, two files at a time
+test: lint  ## Check style and types, then run the default tests, two files at a time
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: venv  ## Run the longer tests
@@ -55,5 +56,5 @@ lock:  ## Re-make both locks in a clean environment: requirements-dev.txt, then 
 	cp "$$dir/lock" requirements.lock; cp "$$dir/workflow" workflow/requirements.lock
 
 clean:  ## Delete .venv and the caches (results/ and data/ stay)
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

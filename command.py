@@ -178,12 +178,12 @@ def _argument(spec: Spec, run_name: str) -> tuple[list[str], dict[str, Any]]:
     return [f"--{spec.name}"], arguments
 
 
-def parse_settings(argv: Sequence[str] | None = None) -> Settings:
+def parse_settings(argv: Sequence[str] | None = None, *, prog: str = "train.py") -> Settings:
     """Return the settings of a command line: what was given over the defaults of the variant.
 
     Exits with status 2 and one sentence on stderr where a flag cannot be used.
     """
-    return settings_of(vars(build_parser().parse_args(argv)))
+    return settings_of(vars(build_parser(prog).parse_args(argv)))
 
 
 def settings_of(given: dict[str, Any]) -> Settings:

@@ -149,9 +149,11 @@ def environment() -> dict[str, Any]:
 
 
 def suite_commit() -> str | None:
-    """Return the commit of this suite, where it is a git checkout; None otherwise."""
+    """Return the commit of this suite in a clone, its version where it is installed, or None."""
     folder = Path(__file__).resolve().parent
-    if not (folder / ".git").exists():  # installed; a repository around it is not the suite's
+    if __package__:
+        return f"version {version_of('sctag')}"
+    if not (folder / ".git").exists():  # a copy; a repository around it is not the suite's
         return None
     try:
         done = subprocess.run(

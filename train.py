@@ -14,17 +14,19 @@ import sys
 import command
 import pipeline
 
+PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (training failed) or 2 (unusable input)."""
-    settings = command.parse_settings(argv)
+    settings = command.parse_settings(argv, prog=PROGRAM)
 
     def job() -> str:
         return pipeline.run(
             settings, pipeline.fit, out_dir=settings.out_dir, notes=settings.to_json()
         )
 
-    return command.run_command("train.py", job, quiet=settings.quiet)
+    return command.run_command(PROGRAM, job, quiet=settings.quiet)
 
 
 if __name__ == "__main__":

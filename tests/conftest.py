@@ -191,7 +191,7 @@ def run():
         with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
             patch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the command sets it; undone at the end
             if not compiled:
-                stack.enter_context(_eagerly())
+                stack.enter_context(eagerly())
             return ran(train.main, flags, _Terminal() if terminal else io.StringIO())
 
     return run
@@ -214,7 +214,8 @@ def base(tiny, simulated):
 
 
 @contextlib.contextmanager
-def _eagerly():
+def eagerly():
+    """Run the training steps uncompiled: a second instead of the eight that XLA takes."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
