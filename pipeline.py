@@ -124,7 +124,7 @@ def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
     from model import SCTAG
 
-    with utils.single_precision():
+    with utils.tensorflow_session():
         network = SCTAG(settings, n_genes=n_genes, seed=settings.seed)
     return network, device
 
@@ -142,7 +142,7 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
         import candidates
         import tensors
         import training
-    with utils.single_precision():
+    with utils.tensorflow_session():
         with stopwatch("pretrain"):
             data = tensors.training_data(
                 adata,

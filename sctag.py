@@ -148,7 +148,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     counts.var_names = adata.var_names.astype(str)
     prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
-    with utils.single_precision():
+    with utils.tensorflow_session():
         network = model.load(folder)
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()

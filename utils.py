@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 import os
 import platform
 import resource
@@ -130,16 +132,31 @@ def pin_keras() -> None:
 
 
 @contextlib.contextmanager
-def single_precision() -> Iterator[None]:
-    """Have Keras create float32 weights during a block, whatever ~/.keras/keras.json says."""
+def tensorflow_session() -> Iterator[None]:
+    """Have Keras create float32 weights, and TensorFlow keep to errors, during a block.
+
+    Keras may be set to another precision in ~/.keras/keras.json or by a notebook. TensorFlow warns
+    where functions are compiled again and again, as they are for each data set that is clustered.
+    """
     import keras
 
-    before = keras.config.floatx()
+    logger = logging.getLogger("tensorflow")
+    floatx, level = keras.config.floatx(), logger.level
     keras.config.set_floatx("float32")
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(floatx)
+        logger.setLevel(level)
+
+
+@functools.cache
+def _start_compiler() -> None:
+    """Compile something, once: the compiler announces itself too, at its first use."""
+    import tensorflow as tf
+
+    tf.function(lambda: tf.zeros([]), jit_compile=True)()
 
 
 def start_tensorflow(gpu_option: str | None) -> Device:
@@ -168,8 +185,7 @@ def start_tensorflow(gpu_option: str | None) -> Device:
                 tf.config.experimental.set_memory_growth(gpu, True)
         if gpus:
             tf.config.experimental.enable_op_determinism()
-        # The compiler announces itself too, at its first use.
-        tf.function(lambda: tf.zeros([]), jit_compile=True)()
+        _start_compiler()
     from blocks import CACHE_BYTES
 
     if not gpus:
