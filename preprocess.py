@@ -14,6 +14,7 @@ import warnings
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
@@ -282,10 +283,10 @@ def prepare_like(
 ) -> ad.AnnData:
     """Return new data prepared as a reference was: its genes, scale and components.
 
-    The size factor is the depth over the reference's median depth, the z-scores are made with the
-    reference's mean and standard deviation of each gene, and the components by the linear map that
-    takes the reference's z-scores to its components (least squares; of a randomised PCA the
-    loadings are only close to it). The graph joins the given cells among themselves.
+    Depths are divided by the reference's median depth, genes scaled by the reference's mean and
+    standard deviation, and the components made by the linear map that takes the reference's
+    z-scores to its components (least squares, since the loadings of a randomised PCA are only close
+    to it). The graph joins the given cells among themselves.
 
     Parameters
     ----------
@@ -307,13 +308,7 @@ def prepare_like(
     """
     matrix = raw_counts.canonical(adata.X, where)
     matrix, _ = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
-    positions = adata.var_names.get_indexer(reference.var_names)
-    if (positions < 0).any():
-        missing = reference.var_names[positions < 0]
-        raise InputError(
-            f"{where} lacks {len(missing)} of the {reference.n_vars} genes that the run used, such "
-            f"as {', '.join(missing[:3])}: give data with the same names of genes"
-        )
+    positions = _positions_of(reference.var_names, adata, where)
     depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     has_counts = depth > 0
     factors = depth[has_counts] / json.loads(reference.uns["sctag"]["median_depth"])
@@ -337,3 +332,15 @@ def prepare_like(
     graph = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     prepared.obsp["connectivities"] = graph
     return prepared
+
+
+def _positions_of(genes: pd.Index, adata: ad.AnnData, where: str) -> np.ndarray:
+    """Return the positions of genes, by name, among those of the data; InputError if one lacks."""
+    positions = adata.var_names.get_indexer(genes)
+    if (positions < 0).any():
+        missing = genes[positions < 0]
+        raise InputError(
+            f"{where} lacks {len(missing)} of the {len(genes)} genes that the run used, such as "
+            f"{', '.join(missing[:3])}: give data with the same names of genes"
+        )
+    return positions

@@ -48,7 +48,7 @@ def cluster(
     Parameters
     ----------
     adata
-        Raw counts in X, or in the layer named by `layer="counts"`: cells x genes, sparse or dense.
+        Raw counts in X, or in a layer (`layer="counts"`): cells x genes, sparse or dense.
     n_clusters
         The number of clusters; None or "auto" to have it estimated.
     variant
@@ -56,13 +56,11 @@ def cluster(
     seed
         Of everything random.
     copy
-        Whether the AnnData that is given stays as it is, and a copy gets the results; otherwise it
-        gets them itself.
+        Whether a copy gets the results, and the AnnData that is given stays as it is.
     quiet
-        Whether nothing is printed but warnings; otherwise as much as the command prints.
+        Whether only warnings are printed, instead of all that the command prints.
     **flags
-        Any other setting of the command by its name (`python train.py --help` has all), such as
-        `highly_genes=1000` or `networks=5`.
+        Any other setting of the command, such as `highly_genes=1000` (`train.py --help`).
 
     Returns
     -------
@@ -79,23 +77,16 @@ def cluster(
     TrainingError
         If a loss is not finite.
     """
-    for name in flags:
-        if name in OF_FILES:
-            raise InputError(
-                f"the setting {name} is for the command: sctag.cluster has no use for it"
-            )
-    if n_clusters == "labels":
-        raise InputError('n_clusters="labels" is for the command: give a number, or None')
-    settings = Settings.of(variant=variant, seed=seed, n_clusters=n_clusters, quiet=quiet, **flags)
+    given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
+    settings = _settings_of(variant, given)
     with command.console(quiet=quiet) if not quiet else contextlib.nullcontext():
         import preprocess
 
-        stopwatch = utils.Stopwatch()
         counts = _numbered(adata, settings.layer)
         where = "adata.X" if settings.layer is None else f"adata.layers[{settings.layer!r}]"
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
-        fitted = pipeline.fit(prepared, number, settings, stopwatch)
+        fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
     assert fitted.trained is not None
     results.annotate(
         prepared, fitted.labels, fitted.trained, settings=settings.to_json(), scores=None
@@ -153,6 +144,16 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
     return _spread(z, prepared.obs_names.astype(int), adata.n_obs)
+
+
+def _settings_of(variant: str, given: dict[str, Any]) -> Settings:
+    """Return the settings that a notebook gives; InputError for those of the command alone."""
+    for name in given:
+        if name in OF_FILES:
+            raise InputError(f"the setting {name} is for the command train.py, not for an AnnData")
+    if given["n_clusters"] == "labels":
+        raise InputError('n_clusters="labels" is for the command: give a number, or None')
+    return Settings.of(variant, **given)
 
 
 def _numbered(adata: ad.AnnData, layer: str | None) -> ad.AnnData:

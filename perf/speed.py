@@ -292,13 +292,13 @@ def print_growth(rows: list[dict]) -> None:
     print("\ngrowth: exponent of an epoch's time and of the peak memory in the number of cells")
     for before, after in itertools.pairwise(rows):
         ratio = math.log(after["cells"] / before["cells"])
-        found = []
+        growth = []
         for name in METHODS:
             if name in before["methods"] and name in after["methods"]:
                 a, b = before["methods"][name], after["methods"][name]
                 time_, memory = (math.log(b[x] / a[x]) / ratio for x in ("pretrain", "memory"))
-                found.append(f"{name} {time_:.2f} / {memory:.2f}")
-        print(f"{before['cells']:>6} to {after['cells']:>6} cells: {', '.join(found)}")
+                growth.append(f"{name} {time_:.2f} / {memory:.2f}")
+        print(f"{before['cells']:>6} to {after['cells']:>6} cells: {', '.join(growth)}")
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -310,10 +310,10 @@ def draw(rows: list[dict], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name in METHODS:
-        found = [(r["cells"], r["methods"][name]) for r in rows if name in r["methods"]]
-        cells = [n for n, _ in found]
-        axes[0].loglog(cells, [m["pretrain"] for _, m in found], "o-", label=name)
-        axes[1].loglog(cells, [m["memory"] / 1024 for _, m in found], "o-", label=name)
+        measured = [(r["cells"], r["methods"][name]) for r in rows if name in r["methods"]]
+        cells = [n for n, _ in measured]
+        axes[0].loglog(cells, [m["pretrain"] for _, m in measured], "o-", label=name)
+        axes[1].loglog(cells, [m["memory"] / 1024 for _, m in measured], "o-", label=name)
     axes[0].loglog([r["cells"] for r in rows], [r["floor"] for r in rows], "k--", label="floor")
     for axis, label in zip(axes, ("seconds a pretraining epoch", "peak memory, GiB"), strict=True):
         axis.set(xlabel="cells", ylabel=label)
