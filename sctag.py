@@ -54,7 +54,7 @@ def cluster(
     variant
         "sctag", the method done right, or "official", the published code to the letter.
     seed
-        Of everything random.
+        Seed of everything random.
     copy
         Whether a copy gets the results, and the AnnData that is given stays as it is.
     quiet
@@ -65,10 +65,9 @@ def cluster(
     Returns
     -------
     The AnnData with all of its cells and genes, and with the keys of the command's sctag.h5ad:
-    obs["sctag"] (cluster), obs["size_factor"], obsm["X_sctag"] (embedding), obsm["X_sctag_joint"]
-    (what was clustered), obsm["sctag_proba"] (probability of each cluster), obsm["X_pca"],
-    obsp["connectivities"] (graph), var["highly_variable"] (genes used) and uns["sctag"] (settings
-    and history, JSON). Cells without counts have no cluster and NaN elsewhere.
+    obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
+    (what was clustered), ["sctag_proba"] (probabilities) and ["X_pca"]; obsp["connectivities"];
+    var["highly_variable"]; uns["sctag"] (JSON). Cells without counts have no cluster, and NaN.
 
     Raises
     ------
