@@ -127,8 +127,8 @@ def test_the_seed_decides(name):
     """A graph without structure, on which the order of the visits decides."""
     rng = np.random.default_rng(0)
     adata = on_graph(np.argwhere(np.triu(rng.random((100, 100)) < 0.1, 1)), 100)
-    found = {tuple(apply(name, adata, seed=seed)) for seed in range(4)}
-    assert len(found) > 1
+    clusters = {tuple(apply(name, adata, seed=seed)) for seed in range(4)}
+    assert len(clusters) > 1
 
 
 def test_louvain_gives_igraph_its_generator_back(prepared):
@@ -369,8 +369,8 @@ def test_permuted_labels_change_nothing_but_the_scores(done, simulated, tmp_path
     path = write_published(tmp_path / "data.h5", simulated.counts, labels=permuted, **whole)
     base, other = (done("--method", "leiden_k", "--data", p) for p in (simulated.path, path))
     assert contents(base.out)["labels.csv"] == contents(other.out)["labels.csv"]
-    found = other.labels["cluster"]
-    assert other.metrics["scores"]["ARI"] == pytest.approx(adjusted_rand_score(permuted, found))
+    clusters = other.labels["cluster"]
+    assert other.metrics["scores"]["ARI"] == pytest.approx(adjusted_rand_score(permuted, clusters))
     assert other.metrics["scores"]["ARI"] < 0.5 < base.metrics["scores"]["ARI"]
 
 

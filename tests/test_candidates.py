@@ -48,17 +48,17 @@ def test_a_network_that_diverges_is_left_out(which, diverging, run, simulated, t
     diverging(seeds[which])
     out = tmp_path / "out"
     done = opened(run("--data", simulated.path, *FLAGS, "--out", out, compiled=False), out)
-    found = done.metrics["networks"]
-    assert found["seeds"] == seeds
-    assert [value is None for value in found["silhouettes"]] == [i == which for i in range(3)]
-    best = max(value for value in found["silhouettes"] if value is not None)
-    assert found["kept"] == seeds[found["silhouettes"].index(best)]
+    summary = done.metrics["networks"]
+    assert summary["seeds"] == seeds
+    assert [value is None for value in summary["silhouettes"]] == [i == which for i in range(3)]
+    best = max(value for value in summary["silhouettes"] if value is not None)
+    assert summary["kept"] == seeds[summary["silhouettes"].index(best)]
     assert re.fullmatch(
         rf"warning: network {which + 1} of 3 is left out: .* learning rate\n", done.ran.err
     )
-    shown = ["-" if value is None else f"{value:.3f}" for value in found["silhouettes"]]
+    shown = ["-" if value is None else f"{value:.3f}" for value in summary["silhouettes"]]
     assert f"\nnetworks  silhouettes {', '.join(shown)}\n" in done.ran.out
-    number = seeds.index(found["kept"]) + 1
+    number = seeds.index(summary["kept"]) + 1
     assert f"\nnetworks  go on with {number} of 3; their clusters agree" in done.ran.out
     assert np.isfinite(done.adata.obsm["X_sctag"]).all()
 

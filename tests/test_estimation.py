@@ -117,6 +117,6 @@ def test_the_spectrum_of_a_ring_is_known(n_cells):
     """A directed ring, each cell its own neighbour too: eigenvalues cos(2 pi j / N)."""
     ring = sp.csr_matrix(np.eye(n_cells) + np.roll(np.eye(n_cells), 1, axis=1))
     expected = np.sort(np.cos(2 * np.pi * np.arange(n_cells) / n_cells))[::-1]
-    found = estimation.spectrum(ring)
-    np.testing.assert_allclose(found, expected[: len(found)], atol=1e-6)
-    assert len(found) == min(n_cells, estimation.EIGENVALUES)
+    computed = estimation.spectrum(ring)
+    np.testing.assert_allclose(computed, expected[: len(computed)], atol=1e-6)
+    assert len(computed) == min(n_cells, estimation.EIGENVALUES)

@@ -157,25 +157,25 @@ def fast_road(net, data, p, objective):
     @tf.function(jit_compile=True)
     def compute():
         with tf.GradientTape() as tape:
-            found = training.step_losses(net, data, p, objective)
+            computed = training.step_losses(net, data, p, objective)
         values = [variable.value for variable in net.trainable_variables]
-        return (found.adj, found.zinb, found.kl), tape.gradient(found.total, values)
+        return (computed.adj, computed.zinb, computed.kl), tape.gradient(computed.total, values)
 
     return compute()
 
 
-def assert_losses_agree(found, expected, where):
-    for name, a, b in zip(("adj", "zinb", "kl"), found, expected, strict=True):
+def assert_losses_agree(computed, expected, where):
+    for name, a, b in zip(("adj", "zinb", "kl"), computed, expected, strict=True):
         assert float(a) == pytest.approx(float(b), rel=1e-5), f"loss {name}, {where}"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_gradients_are_the_slow_ones(name):
     slow, net, data, p = start(CASES[name])
-    found_losses, found = fast_road(net, data, p, objective_of(CASES[name]))
+    found_losses, computed = fast_road(net, data, p, objective_of(CASES[name]))
     expected_losses, expected = slow.gradients()
     assert_losses_agree(found_losses, expected_losses, name)
-    for variable, a, b in zip(net.trainable_variables, found, expected, strict=True):
+    for variable, a, b in zip(net.trainable_variables, computed, expected, strict=True):
         size = np.abs(b).max()
         assert size > 0, f"the gradient in {variable.path} is zero"
         error = np.abs(a - b).max() / size
@@ -191,8 +191,8 @@ def test_twenty_steps_are_twenty_plain_adam_steps():
     first, second = ([np.zeros(w.shape) for w in slow.weights] for _ in range(2))
     for t in range(1, steps + 1):
         expected, gradients = slow.gradients()
-        found = step(p)
-        assert_losses_agree((found.adj, found.zinb, found.kl), expected, f"step {t}")
+        computed = step(p)
+        assert_losses_agree((computed.adj, computed.zinb, computed.kl), expected, f"step {t}")
         rate_t = rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
         for w, g, m, v in zip(slow.weights, gradients, first, second, strict=True):
             m += 0.1 * (g - m)

@@ -57,23 +57,23 @@ def test_square_is_written_out_right():
 @pytest.mark.parametrize("matrix", [A, A.T], ids=["ax", "atx"])
 def test_tagconv_takes_powers_in_the_given_direction(matrix):
     convolution, w = tag(hops=2)
-    found = convolution([tf.constant(X, tf.float32), sparse(matrix)])
+    computed = convolution([tf.constant(X, tf.float32), sparse(matrix)])
     squared = A_SQUARED if matrix is A else A_SQUARED.T
-    np.testing.assert_allclose(found, by_hand([matrix, squared], w), rtol=1e-6)
+    np.testing.assert_allclose(computed, by_hand([matrix, squared], w), rtol=1e-6)
 
 
 @pytest.mark.parametrize("matrix", [A, A.T], ids=["ax", "atx"])
 def test_tagconv_repeats_the_first_hop_as_published(matrix):
     convolution, w = tag(hops=3, repeated=True)
-    found = convolution([tf.constant(X, tf.float32), sparse(matrix)])
-    np.testing.assert_allclose(found, by_hand([matrix] * 3, w), rtol=1e-6)
+    computed = convolution([tf.constant(X, tf.float32), sparse(matrix)])
+    np.testing.assert_allclose(computed, by_hand([matrix] * 3, w), rtol=1e-6)
 
 
 def test_spektral_repeats_the_first_hop_and_transposes():
     """Why we have a layer of our own; if spektral mends it, this says so."""
     convolution, w = tag(hops=3, layer=SpektralTAGConv)
-    found = convolution([tf.constant(X, tf.float32), sparse(A)])
-    np.testing.assert_allclose(found, by_hand([A.T] * 3, w), rtol=1e-6)
+    computed = convolution([tf.constant(X, tf.float32), sparse(A)])
+    np.testing.assert_allclose(computed, by_hand([A.T] * 3, w), rtol=1e-6)
 
 
 @pytest.mark.parametrize("repeated", [False, True])

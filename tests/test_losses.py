@@ -56,12 +56,12 @@ def test_reference_is_the_distribution_of_scipy():
 def test_zinb_values_on_extremes():
     y, mean, theta, pi_logits = extreme_grid()
     target = zinb_target(y, None)
-    found = zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[0].numpy()
+    computed = zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[0].numpy()
     expected = reference_nll(y, mean, theta, pi_logits)
-    assert np.isfinite(found).all()
+    assert np.isfinite(computed).all()
     # float32 rounds the terms that y and theta multiply
     rounding = 2e-7 * (y + np.minimum(mean, theta * np.log1p(mean / theta)) + 30)
-    assert (np.abs(found - expected) <= rounding + 1e-5 * np.abs(expected)).all()
+    assert (np.abs(computed - expected) <= rounding + 1e-5 * np.abs(expected)).all()
 
 
 def test_zinb_gradients_on_extremes():
@@ -69,8 +69,8 @@ def test_zinb_gradients_on_extremes():
     y, mean, theta, pi_logits = extreme_grid()
     target = zinb_target(y, None)
     gradients = zinb_nll_entries(target, *raw_heads(mean, theta, pi_logits))[1]
-    found = [gradient.numpy().astype(np.float64) for gradient in gradients]
-    assert all(np.isfinite(gradient).all() for gradient in found)
+    computed = [gradient.numpy().astype(np.float64) for gradient in gradients]
+    assert all(np.isfinite(gradient).all() for gradient in computed)
 
     t = theta * np.log1p(mean / theta)
     from_nb = np.where(y == 0, special.expit(-(pi_logits + t)), 1.0)  # P(not dropped | y)
@@ -87,10 +87,12 @@ def test_zinb_gradients_on_extremes():
 
     inner = (mean > 1.001e-5) & (mean < 0.999e6)  # at the bounds the clip may stop the gradient
     scale = from_nb * (np.abs(mean) + y) * theta / (theta + mean)
-    assert (np.abs(found[0] - d_log_mean) <= 1e-4 * scale + 1e-6)[inner].all()
+    assert (np.abs(computed[0] - d_log_mean) <= 1e-4 * scale + 1e-6)[inner].all()
     sizes = np.abs(np.log1p(mean / theta)) + np.abs(y - mean) / (theta + mean) + np.abs(digamma)
-    assert (np.abs(found[1] - d_theta_raw) <= 1e-4 * from_nb * slope * sizes + 1e-6)[inside].all()
-    assert (np.abs(found[2] - d_pi) <= 1e-5).all()
+    assert (np.abs(computed[1] - d_theta_raw) <= 1e-4 * from_nb * slope * sizes + 1e-6)[
+        inside
+    ].all()
+    assert (np.abs(computed[2] - d_pi) <= 1e-5).all()
 
 
 BEYOND = {  # log_mean and theta_raw beyond a bound; a count that the gradient leads back for
@@ -107,8 +109,8 @@ def gradients_beyond(bound, y, clip):
     target = zinb_target(np.array([[y]]), None)
     entries, gradients = zinb_nll_entries(target, *heads, clip=clip)
     assert np.isfinite(entries)
-    found = gradients.log_mean if bound.endswith("mean") else gradients.theta_raw
-    return float(found[0, 0])
+    computed = gradients.log_mean if bound.endswith("mean") else gradients.theta_raw
+    return float(computed[0, 0])
 
 
 @pytest.mark.parametrize("bound", BEYOND)
@@ -132,18 +134,18 @@ def test_zinb_mean_is_scaled_by_the_size_factor():
     y = np.array([[0.0, 3.0], [5.0, 1.0]])
     factor = np.array([0.5, 4.0])
     heads = raw_heads(np.full((2, 2), 2.0), np.full((2, 2), 1.3), np.full((2, 2), -1.0))
-    found = zinb_nll_entries(zinb_target(y, factor), *heads)[0].numpy()
+    computed = zinb_nll_entries(zinb_target(y, factor), *heads)[0].numpy()
     expected = reference_nll(y, 2.0 * factor[:, None], 1.3, -1.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
 
 
 def test_zinb_of_z_scores_takes_the_zero_branch_below_zero():
     """The published target: entries up to 1e-8 count as zeros, the others need not be whole."""
     y = np.array([[-1.2, 0.0, 0.7, 5.25]])
     heads = raw_heads(np.full((1, 4), 0.8), np.full((1, 4), 2.0), np.full((1, 4), 0.3))
-    found = zinb_nll_entries(zinb_target(y, None), *heads)[0].numpy()
+    computed = zinb_nll_entries(zinb_target(y, None), *heads)[0].numpy()
     expected = reference_nll(np.maximum(y, 0.0), 0.8, 2.0, 0.3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n_cells", [1, 16, 37])
@@ -190,9 +192,9 @@ def test_blocked_zinb_is_the_dense_one(n_cells, compiled):
             loss = zinb_nll(target, *inputs, block_bytes=16 * 12 * 4)
         return loss, tape.gradient(loss, inputs)
 
-    loss, found = tf.function(blocked, jit_compile=True)() if compiled else blocked()
+    loss, computed = tf.function(blocked, jit_compile=True)() if compiled else blocked()
     np.testing.assert_allclose(loss, dense, rtol=1e-5)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(computed, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
@@ -223,9 +225,9 @@ def test_blocked_adjacency_loss_is_the_dense_one(n_cells, compiled):
         dense = tf.reduce_mean(tf.square(probability - tf.constant(adjacency, tf.float32)))
     expected = tape.gradient(dense, [left, right])
 
-    loss, found = tf.function(blocked, jit_compile=True)() if compiled else blocked()
+    loss, computed = tf.function(blocked, jit_compile=True)() if compiled else blocked()
     np.testing.assert_allclose(loss, dense, rtol=1e-5)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(computed, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
@@ -262,9 +264,9 @@ def test_the_mean_square_is_of_the_first_head_and_leaves_the_others_alone():
     tensors = [tf.constant(x, tf.float32) for x in (target, hidden, kernel, bias)]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
-        found = likelihoods.mean_square(*tensors)
+        computed = likelihoods.mean_square(*tensors)
     expected = np.mean((hidden @ kernel[:, :3] + bias[:3] - target) ** 2)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    gradient = tape.gradient(found, tensors[2]).numpy()
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
+    gradient = tape.gradient(computed, tensors[2]).numpy()
     assert np.abs(gradient[:, :3]).min() > 0
     assert not gradient[:, 3:].any()

@@ -466,8 +466,8 @@ def test_what_is_missing_is_said(awkward):
 def test_labels_follow_their_cells_when_empty_ones_go(awkward):
     expected = awkward.expected
     np.testing.assert_array_equal(awkward.adata.layers["counts"].toarray(), expected.counts)
-    found = awkward.adata.obs["cell_type1"].astype(object).fillna("")
-    assert found.tolist() == expected.labels.tolist()
+    kept_types = awkward.adata.obs["cell_type1"].astype(object).fillna("")
+    assert kept_types.tolist() == expected.labels.tolist()
     known = expected.labels != ""
     ari = adjusted_rand_score(expected.labels[known], awkward.labels["cluster"][known])
     assert awkward.metrics["scores"]["ARI"] == pytest.approx(ari)

@@ -177,15 +177,15 @@ def test_a_restart_is_the_run_of_its_own_seed(prepared):
     net = network(dropout=0.2)
     data = tensors(prepared, net)
     pretraining = training.Pretraining(net, data, OBJECTIVE, Phase(7, 1e-2), quiet=True)
-    found = [(pretraining.run(s), training.embed(net, data), net.state()) for s in (5, 6, 5)]
+    computed = [(pretraining.run(s), training.embed(net, data), net.state()) for s in (5, 6, 5)]
     alone = network(dropout=0.2, seed=6)
-    assert found[1][0] == pretrain(alone, data, epochs=7)
-    np.testing.assert_array_equal(found[1][1], training.embed(alone, data))
-    assert found[2][0] == found[0][0]
-    np.testing.assert_array_equal(found[2][1], found[0][1])
-    assert np.abs(found[0][1] - found[1][1]).max() > 1e-3
-    net.restore(found[1][2])
-    np.testing.assert_array_equal(training.embed(net, data), found[1][1])
+    assert computed[1][0] == pretrain(alone, data, epochs=7)
+    np.testing.assert_array_equal(computed[1][1], training.embed(alone, data))
+    assert computed[2][0] == computed[0][0]
+    np.testing.assert_array_equal(computed[2][1], computed[0][1])
+    assert np.abs(computed[0][1] - computed[1][1]).max() > 1e-3
+    net.restore(computed[1][2])
+    np.testing.assert_array_equal(training.embed(net, data), computed[1][1])
 
 
 @pytest.mark.usefixtures("without_xla")
