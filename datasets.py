@@ -1,11 +1,11 @@
-"""The benchmark's data sets: what is known of each, fetching the published files, checking them.
+"""The benchmark's data sets: a registry, and commands that fetch and check the published files.
 
     python datasets.py list
     python datasets.py fetch Adam Muraro      (or: all)
     python datasets.py verify
 
-Eleven files have a git blob id, which identifies their exact bytes, and a public address; nothing
-gets its final name, DATA_DIR/NAME/data.h5, before it agrees with its id (`download`).
+Of eleven files a public address is known, and a git blob id, which identifies their exact bytes. No
+file gets its final name, DATA_DIR/NAME/data.h5, before it agrees with its id.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class DataSet(NamedTuple):
     """What is known of one published file, data.h5."""
 
     cells: int
-    genes: int | None  # None: not found
+    genes: int | None  # None: not known
     classes: int
     platform: str
-    source: str  # the study that measured the cells, and of what
+    source: str  # the study that measured the cells, and the tissue
     blob: str | None = None  # git blob id; None: neither an id nor a public address is known
     in_paper: bool | None = None  # None: not known
 
 
-# Cells, classes and platforms as scziDesk, genes as contrastive-sc print them for the same files.
+# For these files, scziDesk prints cells, classes and platforms, contrastive-sc the genes.
 _QUAKE = "Tabula Muris 2018, mouse"
 _SIZES = {  # the names in the official train.py
     "Adam": (3660, 23797, 8, "Drop-seq", "Adam 2017, mouse kidney"),
@@ -95,15 +95,32 @@ REGISTRY = {
 
 
 def path_of(name: str, data_dir: Path) -> Path:
-    """Where the file of a data set stands."""
+    """Return the path of a data set's file."""
     return data_dir / name / "data.h5"
 
 
 def fetch(name: str, data_dir: Path, *, mirror: str | None = None) -> str:
-    """Bring DATA_DIR/NAME/data.h5 here from its public address, or from mirror/NAME/data.h5.
+    """Download the file of a data set, unless it is there already; none is ever overwritten.
 
-    A file that is there is kept if it is right and never overwritten. Returns what was done, in
-    words. Raises FetchError, or OSError (the disk is full, say).
+    Parameters
+    ----------
+    name
+        A key of REGISTRY.
+    data_dir
+        Folder that gets NAME/data.h5.
+    mirror
+        Address of a copy, which has the file as NAME/data.h5; None for the public address.
+
+    Returns
+    -------
+    What was done, in words.
+
+    Raises
+    ------
+    FetchError
+        If the file cannot be fetched, or if another file is in its place.
+    OSError
+        If it cannot be written: the disk is full, for example.
     """
     known, target = REGISTRY[name], path_of(name, data_dir)
     if os.path.lexists(target):
@@ -119,6 +136,10 @@ def fetch(name: str, data_dir: Path, *, mirror: str | None = None) -> str:
 
 
 def _keep(target: Path, known: DataSet) -> str:
+    """Check a file that is in its place already, and return a sentence on it.
+
+    Raises FetchError if it is known to be another file than the published one.
+    """
     if known.blob is None:
         return f"already there, {UNKNOWN}"
     if target.is_file() and git_blob_id(target) == known.blob:
@@ -130,39 +151,53 @@ def _keep(target: Path, known: DataSet) -> str:
 
 
 def verify(name: str, data_dir: Path) -> str:
-    """Check DATA_DIR/NAME/data.h5 by its blob id or, without one, by its size and classes.
+    """Check the file of a data set by its blob id or, without one, by its size and classes.
 
-    Returns the finding in words if the file is right, or cannot be told from the right one.
-    Raises InputError if it is another file, or none that can be read.
+    Parameters
+    ----------
+    name
+        A key of REGISTRY.
+    data_dir
+        Folder that holds NAME/data.h5.
+
+    Returns
+    -------
+    A sentence, if the file is the published one as far as that is known.
+
+    Raises
+    ------
+    InputError
+        If it is another file, or cannot be read.
     """
     known, path = REGISTRY[name], path_of(name, data_dir)
-    found = git_blob_id(path)
-    if found == known.blob:
-        return f"right, git blob id {found}"
+    blob = git_blob_id(path)
+    if blob == known.blob:
+        return f"right, git blob id {blob}"
     import readers
 
     adata = readers.read(path)
     cell_types = readers.read_labels(adata, "cell_type1")
-    held = (*adata.shape, 0 if cell_types is None else cell_types.nunique())
+    measured = (*adata.shape, 0 if cell_types is None else cell_types.nunique())
     expected = (known.cells, known.genes, known.classes)
-    agrees = all(e in (None, h) for h, e in zip(held, expected, strict=True))
-    size = "{} cells x {} genes x {} classes".format(*held)
-    wanted = " x ".join("?" if n is None else str(n) for n in expected)
-    size += f", {'as' if agrees else 'where'} the registry says {wanted}"
+    agrees = all(e in (None, m) for m, e in zip(measured, expected, strict=True))
+    size = "{} cells x {} genes x {} classes".format(*measured)
+    registered = " x ".join("?" if n is None else str(n) for n in expected)
+    size += f", {'as' if agrees else 'where'} the registry says {registered}"
     if known.blob is not None:
-        raise InputError(f"{path} differs: git blob id {found}, not {known.blob}; {size}")
+        raise InputError(f"{path} differs: git blob id {blob}, not {known.blob}; {size}")
     if not agrees:
         raise InputError(f"{path} differs: {size}")
     return f"no id is known; {size}"
 
 
 def table(data_dir: Path) -> str:
-    """The registry as text, a row a data set, and whether its file is there."""
+    """Return the registry as text: a row for each data set, with the place of its file."""
     row = "{:<28} {:>6} {:>6} {:>7}  {:<11} {:<5}  {:<8} {}"
     lines = [row.format("name", "cells", "genes", "classes", "platform", "paper", "file", "source")]
     for name, known in REGISTRY.items():
-        here = path_of(name, data_dir).is_file()
-        file = "here" if here else "public" if known.blob else "by hand"
+        file = "public" if known.blob else "by hand"
+        if path_of(name, data_dir).is_file():
+            file = "here"
         paper = {True: "yes", False: "no", None: "?"}[known.in_paper]
         sizes = known.cells, known.genes or "-", known.classes
         lines.append(row.format(name, *sizes, known.platform, paper, file, known.source))
@@ -174,7 +209,10 @@ place it as DATA_DIR/NAME/data.h5."""
 
 
 def _each(names: Iterable[str], act: Callable[[str], str]) -> int:
-    """Do it for every name, whatever becomes of the others; the exit status, 0 or 1."""
+    """Call a function for each data set, also after one has failed, and print what it returns.
+
+    Returns the exit status: 1 if any has failed, else 0.
+    """
     names, failed = list(names), []
     for name in names:
         try:
@@ -195,23 +233,28 @@ def _each(names: Iterable[str], act: Callable[[str], str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    """Run the command that the flags name; return the exit status.
+
+    Raises InputError for an unknown data set, FetchError if there is no file to verify.
+    """
     if args.command == "list":
         print(table(args.data_dir))
         return 0
-    if unknown := [name for name in args.names if name not in (*REGISTRY, "all")]:
+    unknown = [name for name in args.names if name not in (*REGISTRY, "all")]
+    if unknown:
         raise InputError(f"no data set {unknown[0]!r}, choose from: all, {', '.join(REGISTRY)}")
-    every = "all" in args.names or not args.names
-    names = list(REGISTRY if every else dict.fromkeys(args.names))
-    there = [name for name in names if os.path.lexists(path_of(name, args.data_dir))]
+    takes_all = "all" in args.names or not args.names
+    names = list(REGISTRY if takes_all else dict.fromkeys(args.names))
+    present = [name for name in names if os.path.lexists(path_of(name, args.data_dir))]
     if args.command == "verify":
-        if every and not there:
+        if takes_all and not present:
             raise FetchError(f"none of the {len(REGISTRY)} data sets is in {args.data_dir}")
-        return _each(there if every else names, lambda name: verify(name, args.data_dir))
+        return _each(present if takes_all else names, lambda name: verify(name, args.data_dir))
     by_hand = []
-    if every and args.mirror is None:
-        by_hand = [name for name in names if REGISTRY[name].blob is None and name not in there]
-    wanted = [name for name in names if name not in by_hand]
-    status = _each(wanted, lambda name: fetch(name, args.data_dir, mirror=args.mirror))
+    if takes_all and args.mirror is None:
+        by_hand = [name for name in names if REGISTRY[name].blob is None and name not in present]
+    to_fetch = [name for name in names if name not in by_hand]
+    status = _each(to_fetch, lambda name: fetch(name, args.data_dir, mirror=args.mirror))
     if by_hand:
         print(f"\nNo public address is known of {', '.join(by_hand)}: {ELSEWHERE}; place each as ")
         print(f"{path_of('NAME', args.data_dir)}, and check it with: python datasets.py verify")
@@ -219,13 +262,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _base_url(text: str) -> str:
+    """Return the text if it is a web address, as an argparse type."""
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).netloc:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address (https://... or http://...)")
     return text
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The three commands and their flags."""
+    """Return the parser of the three commands and their flags."""
     parser = Parser(prog="datasets.py", description="The benchmark's data sets.")
     common = Parser(add_help=False)
     common.add_argument(
@@ -250,7 +294,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0, 1 (a file failed), 2 (unknown name), 130."""
+    """Run the command line; `argv` is sys.argv without the program by default.
+
+    Returns the exit status: 0, 1 (a file failed), 2 (unknown name), 130 (interrupted).
+    """
     args = build_parser().parse_args(argv)
     try:
         return _run(args)

@@ -1,1 +1,1 @@
-"""The inside of the commands benchmark.py and datasets.py: jobs, records, report, downloads."""
+"""The parts that `benchmark.py` and `datasets.py` are made of: plan, jobs, report, downloads."""

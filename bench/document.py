@@ -1,4 +1,4 @@
-"""A document as blocks, and its two writers: Markdown, and an HTML page that needs nothing else."""
+"""A document as a list of elements, and its writers: Markdown, and HTML that is one file."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from typing import NamedTuple
 
 
 class Strong(str):
-    """A table's cell in bold."""
+    """Text of a table's cell that is shown in bold."""
 
 
 class Heading(NamedTuple):
-    """A heading; level 1 is the report's title."""
+    """A heading; level 1 is the document's title."""
 
     level: int
     text: str
 
 
 class Paragraph(NamedTuple):
-    """Plain text, escaped when rendered."""
+    """Plain text; what has a meaning in Markdown or HTML is escaped when it is written."""
 
     text: str
 
 
 class Code(NamedTuple):
-    """Lines to be shown as they are."""
+    """Lines that are shown as they are."""
 
     text: str
 
 
 class Table(NamedTuple):
-    """Text cells below a header; `words` are the columns that are aligned left, by number."""
+    """A table of text cells below a header."""
 
     header: list[str]
     rows: list[list[str]]
-    words: frozenset[int] = frozenset([0])
+    words: frozenset[int] = frozenset([0])  # the numbers of the columns that are aligned left
 
 
 class Image(NamedTuple):
-    """A figure: its file under figures/, its bytes, what it shows."""
+    """A figure."""
 
-    name: str
+    name: str  # of its file under figures/
     png: bytes
     caption: str
 
 
-Block = Heading | Paragraph | Code | Table | Image
+Element = Heading | Paragraph | Code | Table | Image
 
 
-# Markdown -----------------------------------------------------------------------------------------
+# --- Markdown -------------------------------------------------------------------------------------
 
 
-def to_markdown(blocks: Sequence[Block]) -> str:
-    """The blocks as GitHub's Markdown; figures are files under figures/."""
+def to_markdown(elements: Sequence[Element]) -> str:
+    """Return the document as GitHub's Markdown, in which figures are files under figures/."""
     parts = []
-    for block in blocks:
-        match block:
+    for element in elements:
+        match element:
             case Heading(level, text):
                 parts.append(f"{'#' * level} {_md(text)}")
             case Paragraph(text):
@@ -76,18 +76,19 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 
 
 def _md(text: str) -> str:
-    """Text without meaning to Markdown or HTML; an underscore within a word has none."""
+    """Escape what has a meaning in Markdown or HTML; an underscore within a word has none."""
     text = re.sub(r"([\\`*|\[\]~$]|<(?=[\w/!?])|&(?=[#\w]))", r"\\\1", " ".join(text.split()))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
 def _md_lines(text: str) -> str:
-    """A paragraph in lines of up to 100 characters, none of which starts a list or a heading."""
+    """Wrap a paragraph at 100 characters so that no line starts a list or a heading."""
     lines = textwrap.wrap(_md(text), 100, break_long_words=False, break_on_hyphens=False)
     return "\n".join(re.sub(r"^([-+#>=]|\d+(?=[.)]))", _escaped_start, line) for line in lines)
 
 
-def _escaped_start(match: re.Match) -> str:
+def _escaped_start(match: re.Match[str]) -> str:
+    """Escape the start of a line: a sign itself, after a number the sign that follows."""
     start = match[0]
     return f"{start}\\" if start.isdigit() else f"\\{start}"
 
@@ -96,7 +97,7 @@ def _md_cell(text: str) -> str:
     return f"**{_md(text)}**" if isinstance(text, Strong) else _md(text)
 
 
-# HTML ---------------------------------------------------------------------------------------------
+# --- HTML -----------------------------------------------------------------------------------------
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -119,14 +120,14 @@ pre { background: #f4f4f4; padding: 0.8rem; white-space: pre-wrap; }
 LONG = 40  # characters from which a cell of words is wrapped
 
 
-def to_html(blocks: Sequence[Block]) -> str:
-    """The blocks as one page that needs nothing else: figures inlined, no script, no network."""
-    title = next(block.text for block in blocks if isinstance(block, Heading))
-    parts = [_html_block(i, block) for i, block in enumerate(blocks)]
+def to_html(elements: Sequence[Element]) -> str:
+    """Return the document as one HTML page that needs no other file: the figures are in it."""
+    title = next(element.text for element in elements if isinstance(element, Heading))
+    parts = [_html_element(i, element) for i, element in enumerate(elements)]
     links = [
-        f'<a href="#s{i}">{html.escape(block.text)}</a>'
-        for i, block in enumerate(blocks)
-        if isinstance(block, Heading) and block.level == 2
+        f'<a href="#s{i}">{html.escape(element.text)}</a>'
+        for i, element in enumerate(elements)
+        if isinstance(element, Heading) and element.level == 2
     ]
     parts.insert(1, f"<nav>{' · '.join(links)}</nav>")
     body = "\n".join(parts)
@@ -138,8 +139,9 @@ def to_html(blocks: Sequence[Block]) -> str:
     )
 
 
-def _html_block(i: int, block: Block) -> str:
-    match block:
+def _html_element(i: int, element: Element) -> str:
+    """Return the HTML of the i-th element."""
+    match element:
         case Heading(level, text):
             return f'<h{level} id="s{i}">{html.escape(text)}</h{level}>'
         case Paragraph(text):
@@ -151,20 +153,28 @@ def _html_block(i: int, block: Block) -> str:
             text = html.escape(caption)
             image = f'<img src="{source}" alt="{text}">'
             return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-        case Table(header, rows, words):
-            top = "".join(_html_cell("th", i, text, words) for i, text in enumerate(header))
-            lines = [
-                "".join(_html_cell("td", i, text, words) for i, text in enumerate(row))
-                for row in rows
-            ]
-            body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-            head = f"<thead><tr>{top}</tr></thead>"
-            return f'<div class="wide"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
+        case Table():
+            return _html_table(element)
 
 
-def _html_cell(tag: str, column: int, text: str, words: frozenset[int]) -> str:
+def _html_table(table: Table) -> str:
+    head = _html_row("th", table.header, table.words)
+    body = "\n".join(_html_row("td", row, table.words) for row in table.rows)
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _html_row(tag: str, cells: Sequence[str], words: frozenset[int]) -> str:
+    """Return a row whose cells have this tag, "th" or "td"; `words` are as those of a Table."""
+    row = "".join(_html_cell(tag, text, column in words) for column, text in enumerate(cells))
+    return f"<tr>{row}</tr>"
+
+
+def _html_cell(tag: str, text: str, is_word: bool) -> str:
+    classes = ["word"] if is_word else []
+    if tag == "td" and len(text) > LONG:
+        classes.append("long")
+    attribute = f' class="{" ".join(classes)}"' if classes else ""
     inner = html.escape(text)
-    inner = f"<strong>{inner}</strong>" if isinstance(text, Strong) else inner
-    kinds = ["word"] * (column in words) + ["long"] * (tag == "td" and len(text) > LONG)
-    kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f"<{tag}{kind}>{inner}</{tag}>"
+    if isinstance(text, Strong):
+        inner = f"<strong>{inner}</strong>"
+    return f"<{tag}{attribute}>{inner}</{tag}>"

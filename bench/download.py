@@ -1,7 +1,7 @@
-"""Transfers that survive a bad network: a file arrives whole and checked, or not at all.
+"""Download of files over a bad network: a file arrives whole and checked, or not at all.
 
-A git blob id, sha1 of b"blob <size>\\0" and the content, identifies a file's exact bytes. Nothing
-gets its final name before it agrees with its id.
+A git blob id, the SHA-1 of b"blob <size>\\0" and the content, identifies the exact bytes of a file.
+No file gets its final name before it agrees with its id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from utils import CommandError
 
-TIMEOUT = 30.0  # seconds to connect, and without a byte
+TIMEOUT = 30.0  # seconds to wait for a connection, and for the next byte
 PAUSES = (1.0, 2.0, 4.0)  # seconds before each further attempt at a broken transfer
 PIECE = 2**16  # bytes; a transfer that breaks loses up to one piece
 LFS_POINTER = b"version https://git-lfs"
@@ -36,7 +36,7 @@ class _Broken(Exception):
 
 
 def git_blob_id(path: Path) -> str:
-    """Git's name for a file's content, 40 hexadecimal digits."""
+    """Return git's id of a file's content, 40 hexadecimal digits."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -45,13 +45,26 @@ def git_blob_id(path: Path) -> str:
 
 
 def bring(url: str, target: Path, *, blob: str | None) -> None:
-    """Bring the file of a web address here, whole and checked.
+    """Download a file and check it.
 
-    blob: the git blob id that the file must have; None where none is known, so that only the HDF5
-    signature is checked. What has arrived stands in TARGET.part until then, so that a later call
-    goes on from there; without a blob id it starts anew.
+    Parameters
+    ----------
+    url
+        Address of the file.
+    target
+        Path that the file gets when it is whole and right. Until then its beginning is kept as
+        TARGET.part, from where a later call goes on; without a blob id it starts anew.
+    blob
+        The git blob id that the file must have; None if it is not known, so that only the signature
+        of HDF5 is checked.
 
-    Raises FetchError, or OSError (the disk is full, say).
+    Raises
+    ------
+    FetchError
+        If the server or the network does not give the file, if its content is wrong, or if another
+        process is fetching it.
+    OSError
+        If it cannot be written: the disk is full, for example.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
@@ -70,7 +83,10 @@ def bring(url: str, target: Path, *, blob: str | None) -> None:
 
 
 def _lock(file: BinaryIO, target: Path) -> None:
-    """Keep other processes from writing to the same partial file, where the file system can."""
+    """Lock the partial file, where the file system has locks.
+
+    Raises FetchError if another process has locked it, or has just brought the file.
+    """
     busy = False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +99,10 @@ def _lock(file: BinaryIO, target: Path) -> None:
 
 
 def _complete(file: BinaryIO, part: Path, blob: str | None, url: str) -> None:
-    """Make the partial file whole and right; from the start, if what was there does not fit."""
+    """Download what the partial file lacks, and all of it again if the whole is wrong then.
+
+    Raises FetchError if it is wrong still, or cannot be downloaded.
+    """
     resumed = file.seek(0, os.SEEK_END) > 0
     if resumed and not _fault(part, blob):
         return
@@ -99,19 +118,22 @@ def _complete(file: BinaryIO, part: Path, blob: str | None, url: str) -> None:
 
 
 def _fault(part: Path, blob: str | None) -> str | None:
-    """Why a file is not the published one, or None."""
+    """Return why a file is not the one of the blob id, in words; None if it is."""
     with part.open("rb") as file:
         start = file.read(len(LFS_POINTER))
-    if start == LFS_POINTER:  # which may even be what the blob id is of
+    if start == LFS_POINTER:  # its blob id can be the expected one: the id may be the pointer's
         return "is a git-LFS pointer, a note of where the data lie instead of the data"
     if blob is None:
         return None if start.startswith(HDF5) else "is not an HDF5 file"
-    found = git_blob_id(part)
-    return None if found == blob else f"has the git blob id {found}, not {blob}"
+    part_blob = git_blob_id(part)
+    return None if part_blob == blob else f"has the git blob id {part_blob}, not {blob}"
 
 
 def _download(url: str, file: BinaryIO) -> None:
-    """Append to `file` what it lacks of `url`, in several attempts if transfers break."""
+    """Append what the file lacks, in several attempts if transfers break.
+
+    Raises FetchError if each attempt breaks, or if another attempt cannot help.
+    """
     for attempt, pause in enumerate((0.0, *PAUSES)):
         time.sleep(pause)
         try:
@@ -141,37 +163,26 @@ def _download(url: str, file: BinaryIO) -> None:
 
 
 def _words(error: object) -> str:
-    """The sentence in an exception of urllib3, without the object that it is of."""
+    """Return the sentence in an exception of urllib3, without the description of its object."""
     args = getattr(error, "args", ())
     text = args[0] if args and isinstance(args[0], str) else str(error)
     return text.split("): ", 1)[-1].strip().rstrip(".")
 
 
 def _transfer(url: str, file: BinaryIO) -> None:
-    """One attempt; raises _Broken, FetchError or an error of requests."""
+    """Append what the file lacks in one attempt.
+
+    Raises _Broken, FetchError, or an exception of `requests`.
+    """
     start = file.seek(0, os.SEEK_END)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        status, answer = response.status_code, response.headers
-        said = f"the server answers {status} {response.reason}"
-        goes_on = (
-            status == 206
-            and answer.get("Content-Range", "").startswith(f"bytes {start}-")
-            and "Content-Encoding" not in answer
-        )
-        if status == 416 or (status == 206 and not goes_on):
-            file.truncate(0)  # so the next attempt asks for all of it
-            raise _Broken(f"{said} to a request for the rest")
-        if status == 429 or status >= 500:
-            raise _Broken(said)
-        if status not in (200, 206):
-            raise FetchError(f"{url}: {said}: check the address")
-        if status == 200 and start:  # all of it, though only the rest was asked for
-            file.truncate(0)
-            start = 0
-        length = answer.get("Content-Length", "")
-        plain = length.isdigit() and "Content-Encoding" not in answer
-        total = start + int(length) if plain else None
+        start = _checked_start(response, url, file, start)
+        length = response.headers.get("Content-Length", "")
+        is_plain = length.isdigit() and "Content-Encoding" not in response.headers
+        total = start + int(length) if is_plain else None
         name = url.split("/")[-2]
         with tqdm(
             desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None
@@ -182,3 +193,46 @@ def _transfer(url: str, file: BinaryIO) -> None:
         file.flush()
         if total is not None and (arrived := file.seek(0, os.SEEK_END)) != total:
             raise _Broken(f"{arrived} of {total} bytes arrived")
+
+
+def _checked_start(response: requests.Response, url: str, file: BinaryIO, start: int) -> int:
+    """Check the server's answer, and empty the file if what follows is not its continuation.
+
+    Parameters
+    ----------
+    response
+        The answer to a request for all bytes from `start` on.
+    url, file
+        The address, and the partial file.
+    start
+        The size of the partial file in bytes.
+
+    Returns
+    -------
+    The number of the byte with which the answer's content starts: `start` or 0.
+
+    Raises
+    ------
+    _Broken
+        If another attempt may have a better answer.
+    FetchError
+        If it cannot.
+    """
+    status, answer = response.status_code, response.headers
+    message = f"the server answers {status} {response.reason}"
+    goes_on = (
+        status == 206
+        and answer.get("Content-Range", "").startswith(f"bytes {start}-")
+        and "Content-Encoding" not in answer
+    )
+    if status == 416 or (status == 206 and not goes_on):
+        file.truncate(0)  # so the next attempt asks for all of it
+        raise _Broken(f"{message} to a request for the rest")
+    if status == 429 or status >= 500:
+        raise _Broken(message)
+    if status not in (200, 206):
+        raise FetchError(f"{url}: {message}: check the address")
+    if status == 200 and start:  # the server sends all of it, though only the rest was asked for
+        file.truncate(0)
+        return 0
+    return start

@@ -1,8 +1,8 @@
-"""One job of the benchmark: its name, its command, and the record that it ends in.
+"""One job of the benchmark: its names, its command, and the record that it ends in.
 
 A job is one data set, method, regime of the number of clusters, and seed. It runs in a process of
 its own through the public command, `train.py` or `baselines.py`. However it ends, one JSON record
-says how; a job that has a record is finished.
+says so; a job that has a record is finished.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import results
 import utils
 from bench import methods
 
-SUITE = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUITE = Path(__file__).resolve().parents[1]  # the folder of the commands
 N_CLUSTERS = {"true": "labels", "estimated": "auto", "default": None}  # --n_clusters by regime
 # Flags that say where a run reads and writes and on what it runs, not what it computes.
 ANYWHERE = {"data", "data_dir", "out", "overwrite", "quiet", "round_counts", "gpu_option"}
@@ -35,34 +38,45 @@ class Job(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The method as it stands in paths."""
+        """The method's name in paths."""
         return self.method.replace(" ", "+")
 
     @property
     def name(self) -> str:
-        """What the job's files are called."""
+        """The name that the job's files share."""
         return f"{self.slug}-{self.regime}-seed{self.seed}"
 
     @property
     def run_dir(self) -> Path:
-        """The run's own results folder."""
+        """The folder of the run's results."""
         return Path("runs", self.dataset, self.name)
 
     @property
     def log(self) -> Path:
-        """What the run printed; also the job's lock."""
+        """The file of what the run prints, which is also the job's lock."""
         return Path("runs", self.dataset, f"{self.name}.log")
 
     @property
     def record(self) -> Path:
-        """How the job ended."""
+        """The file of the job's record."""
         return Path("records", self.dataset, f"{self.name}.json")
 
 
 class Place(NamedTuple):
-    """Where jobs run and what each may use; one for all jobs of a benchmark.
+    """Where all jobs of a benchmark run, and what each of them may use.
 
-    time_limit: seconds; memory_limit: MiB of the process and all that it starts, together.
+    Parameters
+    ----------
+    out
+        Folder of the benchmark.
+    data_dir
+        Folder that holds NAME/data.h5 for each data set.
+    time_limit
+        Seconds that a job may take; None for no limit.
+    memory_limit
+        MiB that a job's process and all that it starts may use together; None for no limit.
+    n_jobs
+        Number of jobs that run at once.
     """
 
     out: Path
@@ -84,32 +98,35 @@ class Place(NamedTuple):
 
 
 def command(job: Job, place: Place) -> list[str]:
-    """The public command that makes the job's run folder."""
+    """Return the public command that makes the job's run folder, from the interpreter on."""
     word = job.method.split()[0]
-    program, flag = (
-        ("train.py", "--variant") if word in methods.OWN else ("baselines.py", "--method")
-    )
+    program, flag = "baselines.py", "--method"
+    if word in methods.OWN:
+        program, flag = "train.py", "--variant"
+    words = [sys.executable, str(SUITE / program), flag, word]
+    words += methods.command_flags(job.method)
+    words += ["--dataname", job.dataset, "--data_dir", str(place.data_dir)]
+    words += ["--seed", str(job.seed)]
     n_clusters = N_CLUSTERS[job.regime]
-    return [
-        *(sys.executable, str(SUITE / program), flag, word, *methods.command_flags(job.method)),
-        *("--dataname", job.dataset, "--data_dir", str(place.data_dir), "--seed", str(job.seed)),
-        *(["--n_clusters", n_clusters] if n_clusters else []),
-        *("--round_counts", "--quiet", "--overwrite", "--out", str(place.out / job.run_dir)),
-    ]
+    if n_clusters:
+        words += ["--n_clusters", n_clusters]
+    words += ["--round_counts", "--quiet", "--overwrite"]
+    return [*words, "--out", str(place.out / job.run_dir)]
 
 
-# --- The record -----------------------------------------------------------------------------------
+# --- The run's folder -----------------------------------------------------------------------------
 
 
 def is_complete(run_dir: Path) -> bool:
-    """Whether the folder holds a whole run: a run's settings are the last file to appear."""
+    """Return whether the folder holds a whole run: its settings are the last file to appear."""
     return (run_dir / results.SETTINGS).is_file()
 
 
 def check_folder(job: Job, place: Place) -> None:
-    """Raises InputError if the job's folder holds a complete run of something else.
+    """Check that the complete run in the job's folder is a run of that job.
 
-    Its record is going to be made from it, and a run made by hand can be any run.
+    The job's record is going to be made from it, and a run made by hand can be any run. Raises
+    InputError if its settings are other ones than the job's, or cannot be read.
     """
     path = place.out / job.run_dir / results.SETTINGS
     method, expected = methods.parse_method(job.method)
@@ -117,10 +134,10 @@ def check_folder(job: Job, place: Place) -> None:
     expected |= {"dataname": job.dataset, "seed": job.seed, "n_clusters": N_CLUSTERS[job.regime]}
     needed = {"dataname", word, "seed", "n_clusters", *methods.flag_names(method)}
     try:
-        found = json.loads(path.read_text())["settings"]
+        recorded = methods.present_settings(json.loads(path.read_text())["settings"])
         # What this suite has no flag for, or had none for at the time, cannot differ.
-        known = (found.keys() & expected.keys() - ANYWHERE) | needed
-        differing = sorted(name for name in known if found.get(name) != expected[name])
+        compared = (recorded.keys() & expected.keys() - ANYWHERE) | needed
+        differing = sorted(name for name in compared if recorded.get(name) != expected[name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise utils.InputError(
             f"{path} is not a run's settings ({type(error).__name__}: {error}): delete its folder"
@@ -132,15 +149,29 @@ def check_folder(job: Job, place: Place) -> None:
 
 
 @functools.cache
-def _cell_types(path: Path, label_key: str):
-    """All labels of a data file, as `readers.read_labels` returns them."""
+def _cell_types(path: Path, label_key: str) -> pd.Series | None:
+    """Return the true labels of all cells of a data file, None if it has none."""
     import readers
 
     return readers.read_labels(readers.read(path), label_key)
 
 
-def count_classes(job: Job, place: Place, metrics: dict, settings: dict) -> int | None:
-    """The number of distinct true labels of the cells that were clustered; None without labels."""
+def count_classes(
+    job: Job, place: Place, metrics: dict[str, Any], settings: dict[str, Any]
+) -> int | None:
+    """Count the distinct true labels of the cells that a complete run has clustered.
+
+    Parameters
+    ----------
+    job, place
+        Of the run.
+    metrics, settings
+        Contents of the run's metrics.json and of "settings" in its settings.json.
+
+    Returns
+    -------
+    The number of cell types; None if the data have no labels.
+    """
     if job.regime == "true":  # the run has counted them
         return metrics["n_clusters"]
     path = place.data_dir / job.dataset / "data.h5"
@@ -152,14 +183,14 @@ def count_classes(job: Job, place: Place, metrics: dict, settings: dict) -> int 
     return int(cell_types.loc[cells].nunique()) or None
 
 
-def _base(job: Job) -> dict[str, Any]:
-    return job._asdict() | {"status": None, "message": None, "exit_status": None}
+# --- The record -----------------------------------------------------------------------------------
 
 
 def folder_record(job: Job, place: Place) -> dict[str, Any]:
-    """The record of a complete run folder, a failed one if the folder cannot be read.
+    """Return the record of a complete run folder, a failed one if the folder cannot be read.
 
-    Whoever watched the run adds its exit status, seconds on the wall and share of the machine.
+    Its exit status, seconds on the wall and share of the machine are None: only who watched the
+    run knows them.
     """
     try:
         return _ok_record(job, place)
@@ -173,8 +204,11 @@ def _ok_record(job: Job, place: Place) -> dict[str, Any]:
     metrics = json.loads((run_dir / results.METRICS).read_text())
     notes = json.loads((run_dir / results.SETTINGS).read_text())
     sizes = metrics["cluster_sizes"]
-    return _base(job) | {
+    return {
+        **job._asdict(),
         "status": "ok",
+        "message": None,
+        "exit_status": None,
         "cells": metrics["cells"],
         "genes": metrics["genes"],
         "n_classes": count_classes(job, place, metrics, notes["settings"]),
@@ -202,16 +236,29 @@ _sha256 = functools.cache(utils.sha256)
 
 
 def failed_record(job: Job, place: Place, message: str) -> dict[str, Any]:
-    """The record of a job without results, and why it has none."""
-    unknown = ("cells", "genes", "n_classes", "n_clusters", "empty_clusters", "scores")
-    unknown += ("initial_scores", "seconds", "wall_seconds", "peak_memory_mb", "settings")
+    """Return the record of a job without results; the message says why it has none."""
     environment = _environment()
-    return (
-        _base(job)
-        | {"status": "failed", "message": message}
-        | dict.fromkeys(unknown)
-        | {"command": command(job, place)[1:]}  # as sys.argv, which runs record
-        | {name: environment[name] for name in ("versions", "suite_commit", "machine")}
-        | {"data_sha256": _sha256(place.data_dir / job.dataset / "data.h5")}
-        | {"n_jobs": None, "threads": None}
-    )
+    return {
+        **job._asdict(),
+        "status": "failed",
+        "message": message,
+        "exit_status": None,
+        "cells": None,
+        "genes": None,
+        "n_classes": None,
+        "n_clusters": None,
+        "empty_clusters": None,
+        "scores": None,
+        "initial_scores": None,
+        "seconds": None,
+        "wall_seconds": None,
+        "peak_memory_mb": None,
+        "command": command(job, place)[1:],  # as sys.argv, which runs record
+        "settings": None,
+        "versions": environment["versions"],
+        "suite_commit": environment["suite_commit"],
+        "machine": environment["machine"],
+        "data_sha256": _sha256(place.data_dir / job.dataset / "data.h5"),
+        "n_jobs": None,
+        "threads": None,
+    }

@@ -1,7 +1,8 @@
-"""What a method of the benchmark is: a word, or a word with flags, as "sctag hops=1 kl=qp".
+"""Methods of the benchmark, each written as a word or a word with flags: "sctag hops=1 kl=qp".
 
-The words are those of `baselines.METHODS` and the variants of `train.py`. A flag is NAME=VALUE: yes
-or no where the command has --NAME and --no-NAME, commas between the items of a list.
+The words are the methods of `baselines.py` and the variants of `train.py`. A flag is NAME=VALUE,
+where the value is yes or no if the command has --NAME and --no-NAME, and has commas between its
+items if it is a list.
 """
 
 from __future__ import annotations
@@ -18,18 +19,27 @@ from typing import Any
 import baselines
 import command
 import settings
+from settings import RENAMED
 from utils import InputError
 
 log = logging.getLogger("sctag")
 
 OWN = ("official", "sctag")  # the methods that `train.py` runs
-# Flags that the benchmark sets itself.
+# The flags that the benchmark sets itself.
 RESERVED = (
-    *("dataname", "data", "data_dir", "out", "overwrite", "quiet", "seed", "variant"),
-    *("n_clusters", "round_counts"),
+    "dataname",
+    "data",
+    "data_dir",
+    "out",
+    "overwrite",
+    "quiet",
+    "seed",
+    "variant",
+    "n_clusters",
+    "round_counts",
 )
 
-# By what they change; `sctag` itself is what each is compared with.
+# Ready-made ablations by what they change; each is compared with `sctag` itself.
 ABLATIONS: dict[str, dict[str, str]] = {
     "hops": {
         "sctag hops=2": "two hops",
@@ -73,7 +83,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
         "sctag highly_genes=2000": "2000 genes",
     },
     "training": {
-        "sctag restarts=1": "one network, no restarts, as published",
+        "sctag networks=1": "one network, no restarts, as published",
         "sctag pretrain_lr=0.0001": "learning rate of pretraining as published",
         "sctag pretrain_tol=0 cluster_tol=0": "all 1000 + 300 epochs, as published",
     },
@@ -81,7 +91,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
 
 
 def command_flags(method: str) -> list[str]:
-    """The flags of a method as its command takes them.
+    """Return the flags of a method as its command takes them.
 
     "sctag hops=1 train_centers=no decoder_dims=64,128" gives --hops 1 --no-train_centers
     --decoder_dims 64 128.
@@ -97,31 +107,68 @@ def command_flags(method: str) -> list[str]:
 
 
 def flag_names(method: str) -> list[str]:
-    """Names of the settings that a method's flags change."""
+    """Return the names of the settings that a method's flags change."""
     return [flag.partition("=")[0] for flag in method.split()[1:]]
 
 
-def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """A method as it is written everywhere (single spaces), and the settings that it runs with.
+def present_name(method: str) -> str:
+    """Return the method with each flag under its present name, see settings.RENAMED."""
+    word, *flags = method.split(" ")
+    return " ".join([word, *map(_present_flag, flags)])
 
-    Raises InputError for a word or a flag that the command would refuse, and without scvi-tools if
-    the method needs it.
+
+def _present_flag(flag: str) -> str:
+    name, equals, value = flag.partition("=")
+    return RENAMED.get(name, name) + equals + value
+
+
+def present_settings(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run has recorded, under their present names."""
+    return {RENAMED.get(name, name): value for name, value in recorded.items()}
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """Check a method and look up its settings.
+
+    Parameters
+    ----------
+    text
+        The method as a user writes it, perhaps with several spaces or a flag's former name.
+
+    Returns
+    -------
+    method
+        Its name everywhere else: single spaces, present names of the flags.
+    settings
+        Every setting that it runs with, as JSON types.
+
+    Raises
+    ------
+    InputError
+        If its command would refuse the word or a flag, if the benchmark itself sets the flag, or
+        if the method needs scvi-tools, which is not installed.
     """
-    word, *flags = text.split() or [""]
-    method = " ".join([word, *flags])
+    method = present_name(" ".join(text.split()))
+    word, *flags = method.split(" ")
     if word not in (*OWN, *baselines.METHODS):
-        known = ", ".join((*baselines.METHODS, *OWN))
-        raise InputError(f"there is no method {word!r}, choose from: {known}")
-    known = list(settings.specs()) if word in OWN else settings.used_by(*baselines.STAGES)
-    if reason := _fault(word, flags, known):
-        raise InputError(f"method {method!r}: {reason}")
+        known_words = ", ".join((*baselines.METHODS, *OWN))
+        raise InputError(f"there is no method {word!r}, choose from: {known_words}")
+    known_flags = list(settings.specs())
+    if word not in OWN:
+        known_flags = settings.used_by(*baselines.STAGES)
+    fault = _fault(word, flags, known_flags)
+    if fault:
+        raise InputError(f"method {method!r}: {fault}")
     if needs_scvi(method) and not has_scvi():
         raise InputError(f"{method} needs scvi-tools: `pip install scvi-tools`, or leave it out")
     return method, _settings(word, method)
 
 
-def _fault(word: str, flags: list[str], known: Sequence[str]) -> str | None:
-    """What is wrong with a method's flags before their values are looked at, None if nothing is."""
+def _fault(word: str, flags: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return what is wrong with the form or the names of a method's flags; None if nothing is.
+
+    The values are left to the command's own parser. `known` has the names that the command takes.
+    """
     names = set()
     for flag in flags:
         name = flag.partition("=")[0]
@@ -139,26 +186,29 @@ def _fault(word: str, flags: list[str], known: Sequence[str]) -> str | None:
 
 
 def _settings(word: str, method: str) -> dict[str, Any]:
-    """The settings by the command's own parser; what it says goes into an InputError."""
-    said, flags = io.StringIO(), command_flags(method)
+    """Return the settings of a method, from the parser of its own command.
+
+    Raises InputError with the parser's message if it refuses a flag.
+    """
+    message, flags = io.StringIO(), command_flags(method)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(message):
             if word in OWN:
                 return command.parse_settings(["--variant", word, *flags]).to_json()
             name, parsed = baselines.parse(["--method", word, *flags])
             return parsed.to_json() | {"method": name}
     except SystemExit:
-        reason = said.getvalue().strip().partition("error: ")[2].removesuffix(" (see --help)")
+        reason = message.getvalue().strip().partition("error: ")[2].removesuffix(" (see --help)")
         raise InputError(f"method {method!r}: {reason}") from None
 
 
 def described(method: str) -> str:
-    """What a ready-made ablation changes; nothing of other methods."""
+    """Return what a ready-made ablation changes, in words; an empty text for other methods."""
     return next((group[method] for group in ABLATIONS.values() if method in group), "")
 
 
-def needs_k(method: str) -> bool:
-    """Whether the method is told a number of clusters; with a resolution of its own it is not."""
+def needs_n_clusters(method: str) -> bool:
+    """Return whether the method takes a number of clusters; with a resolution flag it does not."""
     if "resolution" in flag_names(method):
         return False
     word = method.split()[0]
@@ -166,24 +216,28 @@ def needs_k(method: str) -> bool:
 
 
 def has_scvi() -> bool:
-    """Whether the optional package scvi-tools is installed; it is not imported, which is slow."""
+    """Return whether the optional package scvi-tools is installed, without importing it."""
     return importlib.util.find_spec("scvi") is not None
 
 
 def needs_scvi(method: str) -> bool:
-    """Whether the method runs on the optional package scvi-tools."""
+    """Return whether the method runs on the optional package scvi-tools."""
     word = method.split()[0]
     return word not in OWN and baselines.METHODS[word].needs_scvi
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
-    """Different methods as `baselines.py` lists them, then our own, each before its variations."""
+    """Return the different methods in the order of the report's tables.
+
+    Rivals come first, as `baselines.METHODS` lists them, then our own, each followed by its
+    variations.
+    """
     rank = {word: i for i, word in enumerate((*baselines.METHODS, *OWN))}
     return sorted(set(methods), key=lambda m: (rank.get(m.split()[0], -1), " " in m, m))
 
 
 def default_methods() -> list[str]:
-    """All rivals that can run here, then our own; says which ones cannot."""
+    """Return all rivals that are installed, then our own; the log names those left out."""
     absent = [] if has_scvi() else [name for name in baselines.METHODS if needs_scvi(name)]
     if absent:
         log.info("left out  %s: scvi-tools is not installed", ", ".join(absent))

@@ -1,29 +1,31 @@
-"""The benchmark's figures, each drawn into PNG bytes; told apart by shape and lightness, so that
-they can be read in greyscale.
+"""The benchmark's figures, each drawn into the bytes of a PNG file.
 
-Figures are made without pyplot: no window, no state that outlives a figure.
+Methods differ in marker and lightness, so that the figures can be read in greyscale. They are drawn
+without pyplot: no window opens, and no state outlives a figure.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from bench.tables import EQUAL
 
 DPI = 120
 MARKERS = "osD^vP<X>phd8"
-LIGHTEST = 0.8  # of the colour map's range; beyond it points are lost on white
-OURS = "sctag"  # drawn as black stars
+LIGHTEST = 0.8  # end of the part of the colour map that is used; lighter points are lost on white
+OURS = "sctag"  # the method that is drawn as black stars
 
 
-def _styles(methods: Sequence[str]) -> dict[str, dict]:
-    """A marker, a colour of its own lightness and a filled or open face for each method."""
+def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return keywords of `Axes.plot` for each method: marker, lightness, filled or open face."""
     shades = colormaps["viridis"](np.linspace(0.05, LIGHTEST, max(len(methods), 2)))
     styles = {}
     for i, method in enumerate(methods):
@@ -44,7 +46,21 @@ def _png(figure: Figure) -> bytes:
 
 
 def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], title: str) -> bytes:
-    """Mean ARI, whiskers of a standard deviation over seeds: a band of rows for each data set."""
+    """Draw the ARI of each method on each data set, a band of rows for each data set.
+
+    Parameters
+    ----------
+    summary
+        Table of `tables.summarise`, one regime of it.
+    methods, sets
+        Methods and data sets in the order in which they are drawn from the top.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    The PNG file: means over seeds, with whiskers of a standard deviation.
+    """
     step = 0.9 / len(methods)
     figure = Figure(
         figsize=(8.5, 1.4 + len(sets) * max(0.35, 0.11 * len(methods))), layout="constrained"
@@ -63,9 +79,10 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
             label=method,
             **style,
         )
-        for at in y[(rows["ok"] == 0).to_numpy(bool)]:
-            where = axis.get_yaxis_transform()
-            axis.text(0.01, at, f"{method} failed", va="center", fontsize=7, transform=where)
+        for y_failed in y[(rows["ok"] == 0).to_numpy(bool)]:
+            transform = axis.get_yaxis_transform()
+            text = f"{method} failed"
+            axis.text(0.01, y_failed, text, va="center", fontsize=7, transform=transform)
     for row in range(0, len(sets), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.94", zorder=0)
     axis.set_yticks(range(len(sets)), sets)
@@ -79,7 +96,23 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
 def against_cells(
     summary: pd.DataFrame, methods: Sequence[str], column: str, *, label: str, title: str
 ) -> bytes:
-    """A column of the summary against the number of cells, both axes logarithmic."""
+    """Draw a column of the summary against the number of cells on logarithmic axes.
+
+    Parameters
+    ----------
+    summary
+        Table of `tables.summarise`, one regime of it.
+    methods
+        Methods to draw, each as a line.
+    column
+        Name of the column.
+    label, title
+        Label of the vertical axis, and title of the figure.
+
+    Returns
+    -------
+    The PNG file.
+    """
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axis = figure.subplots()
     for method, style in _styles(methods).items():
@@ -92,16 +125,16 @@ def against_cells(
             label=method,
             **style,
         )
-    for which in (axis.xaxis, axis.yaxis):
-        _plain_ticks(which)
+    _plain_ticks(axis.xaxis)
+    _plain_ticks(axis.yaxis)
     axis.set(xlabel="cells", ylabel=label, title=title)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False)
     return _png(figure)
 
 
-def _plain_ticks(axis) -> None:
-    """Ticks at 1, 2 and 5 times a power of ten, written out."""
+def _plain_ticks(axis: Axis) -> None:
+    """Put ticks at 1, 2 and 5 times each power of ten, with numbers that are written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -110,9 +143,19 @@ def _plain_ticks(axis) -> None:
 
 
 def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
-    """Bars of the mean difference in ARI, a dot for each data set, sets up and down at the right.
+    """Draw the difference in ARI that each ablation makes.
 
-    differences: for each variation its ARI minus the plain method's, by data set.
+    Parameters
+    ----------
+    differences
+        For each ablation its ARI minus the plain method's, by data set.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    The PNG file: for each ablation a bar for the mean, a dot for each data set, and at the right
+    the numbers of data sets on which it is better and worse.
     """
     figure = Figure(figsize=(8.5, 1.3 + 0.38 * len(differences)), layout="constrained")
     axis = figure.subplots()

@@ -1,6 +1,6 @@
-"""A record of the benchmark: one JSON file a job that says how the job ended.
+"""Records of the benchmark's jobs: one JSON file for each job says how the job ended.
 
-Whatever reads or writes records, the running benchmark or its report, does it here.
+The running benchmark and its report both read and write records through this module.
 """
 
 from __future__ import annotations
@@ -11,41 +11,63 @@ from pathlib import Path
 from typing import Any
 
 import results
+from bench import methods
 from utils import InputError
 
-JOB = ("dataset", "method", "regime", "seed")  # what a record is of
+JOB = ("dataset", "method", "regime", "seed")  # the fields that say which job a record is of
 REGIMES = ("true", "estimated", "default")  # where the number of clusters comes from
 SCORES = ("ARI", "NMI", "ACC", "macro_F1")
 NUMBERS = (
-    *("exit_status", "cells", "genes", "n_classes", "n_clusters", "empty_clusters", "seconds"),
-    *("wall_seconds", "peak_memory_mb", "n_jobs", "threads"),
+    "exit_status",
+    "cells",
+    "genes",
+    "n_classes",
+    "n_clusters",
+    "empty_clusters",
+    "seconds",
+    "wall_seconds",
+    "peak_memory_mb",
+    "n_jobs",
+    "threads",
 )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record; raises InputError if the file cannot be read as one."""
+    """Read and check one record; see `parse`. Raises InputError if the file holds none."""
     try:
-        record = json.loads(path.read_text())
-        reason = problem(record)
+        return parse(path.read_bytes())
     except OSError as error:
         reason = str(error.strerror)
+    except ValueError as error:
+        reason = str(error)
+    raise InputError(
+        f"the record {path} is damaged ({reason}): delete it, and `benchmark.py run` makes it again"
+    )
+
+
+def parse(text: str | bytes) -> dict[str, Any]:
+    """Return the record in a JSON text, checked, with its method under the present name.
+
+    Every record enters the program here. Its settings and command keep the names that they had
+    when the job ran. Raises ValueError, with the reason in words, if the text is no record.
+    """
+    try:
+        record = json.loads(text)
     except ValueError as error:  # not JSON, not UTF-8
-        reason = f"not JSON: {error}"
+        raise ValueError(f"not JSON: {error}") from None
+    reason = problem(record)
     if reason:
-        raise InputError(
-            f"the record {path} is damaged ({reason}): delete it, and `benchmark.py run` "
-            "makes it again"
-        )
-    return record
+        raise ValueError(reason)
+    return record | {"method": methods.present_name(record["method"])}
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Put the record in its place, whole or not at all."""
+    """Write the record to its file, which appears whole or not at all."""
     results.write_whole(path, results.as_json(record).encode())
 
 
 def problem(record: Any) -> str | None:
-    """What is wrong with a record's content, None if nothing is."""
+    """Return what is wrong with a record's content, in words; None if nothing is."""
     if not isinstance(record, dict):
         return "it is no JSON object"
     missing = [name for name in (*JOB, "status", "scores", "seconds") if name not in record]
@@ -62,8 +84,11 @@ def problem(record: Any) -> str | None:
     wrong = [n for n in NUMBERS if record.get(n) is not None and not _is_finite(record[n])]
     if wrong:
         return f"{', '.join(wrong)} must be finite numbers"
-    if record["status"] == "failed":
-        return None
+    return _problem_of_results(record) if record["status"] == "ok" else None
+
+
+def _problem_of_results(record: dict[str, Any]) -> str | None:
+    """Return what is wrong with the results of a job that ended well; None if nothing is."""
     needed = ("cells", "n_clusters", "seconds")
     absent = [name for name in needed if record.get(name) is None]
     if absent:

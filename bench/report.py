@@ -1,15 +1,13 @@
-"""The benchmark's report: tables and figures of its records, as Markdown and as a page of its own.
+"""The benchmark's report: tables and figures of its records, as Markdown and as one HTML page.
 
-`write` reads the records that `benchmark.py run` leaves and puts the content together, which
-`document.py` writes twice. What is said of a regime stands in `sections.py`, and here what
-stands beside: published figures, failures, environment. Nothing is written before all of it is
-made.
+The sections on each regime are in `sections.py`; this module adds those on published figures,
+failures and the environment. Nothing is written before all of the report is made.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pandas as pd
 
 import results
 from bench import document, plots, tables
-from bench.document import Block, Code, Heading, Image, Paragraph, Table
+from bench.document import Code, Element, Heading, Image, Paragraph, Table
 from bench.methods import in_order
 from bench.records import REGIMES
 from bench.sections import regime_section, seeds_cell
@@ -26,21 +24,34 @@ from utils import InputError
 
 
 def write(out: Path, to: Path) -> str:
-    """Write the report on OUT/records into the folder `to`; returns the line the command ends with.
+    """Write the report on the records of OUT/records.
 
-    report.md, report.html (self-contained), jobs.csv (a row a job), summary.csv (a row for each
-    data set, method and regime), figures/*.png. Raises InputError if there are no records, if one
-    is damaged, or if `to` cannot be written.
+    Parameters
+    ----------
+    out
+        Folder of the benchmark.
+    to
+        Folder of the report, which gets report.md, report.html (in one file), jobs.csv (a row for
+        each job), summary.csv (a row for each data set, method and regime) and figures/*.png.
+
+    Returns
+    -------
+    The line that the command ends with.
+
+    Raises
+    ------
+    InputError
+        If there are no records, if one is damaged, or if `to` cannot be written.
     """
     records = tables.read_records(out)
     jobs = tables.jobs_table(records)
     summary = tables.summarise(jobs)
-    blocks = list(content(out, records, jobs, summary))
-    files = {f"figures/{b.name}": b.png for b in blocks if isinstance(b, Image)}
+    elements = list(content(out, records, jobs, summary))
+    files = {f"figures/{e.name}": e.png for e in elements if isinstance(e, Image)}
     files["jobs.csv"] = jobs.to_csv(index=False, float_format="%.10g").encode()
     files["summary.csv"] = summary.to_csv(index=False, float_format="%.10g").encode()
-    files["report.md"] = document.to_markdown(blocks).encode()
-    files["report.html"] = document.to_html(blocks).encode()
+    files["report.md"] = document.to_markdown(elements).encode()
+    files["report.html"] = document.to_html(elements).encode()
     try:
         _replace(to, files)
     except OSError as error:
@@ -55,8 +66,11 @@ def write(out: Path, to: Path) -> str:
     )
 
 
-def _replace(to: Path, files: dict[str, bytes]) -> None:
-    """Each file whole or not at all; figures of an earlier report that this one lacks go."""
+def _replace(to: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files, each whole or not at all, and delete figures that only an older report had.
+
+    Raises OSError if a file cannot be written.
+    """
     for name, content in files.items():
         results.write_whole(to / name, content)
     for kind in ("ari", "time", "memory", "ablations"):
@@ -66,9 +80,17 @@ def _replace(to: Path, files: dict[str, bytes]) -> None:
 
 
 def content(
-    out: Path, records: list[dict[str, Any]], jobs: pd.DataFrame, summary: pd.DataFrame
-) -> Iterator[Block]:
-    """The blocks of the report, from title to environment."""
+    out: Path, records: Sequence[dict[str, Any]], jobs: pd.DataFrame, summary: pd.DataFrame
+) -> Iterator[Element]:
+    """Give the elements of the report, from the title to the environment.
+
+    Parameters
+    ----------
+    out
+        Folder of the benchmark, as the report names it in commands.
+    records, jobs, summary
+        All records, and their tables of `tables.jobs_table` and `tables.summarise`.
+    """
     failed = int((jobs["status"] == "failed").sum())
     yield Heading(1, "Benchmark")
     yield Paragraph(
@@ -90,16 +112,16 @@ def content(
     yield from environment_section(out, records, jobs)
 
 
-# What stands beside -------------------------------------------------------------------------------
+# --- Published figures, failures, environment -----------------------------------------------------
 
 
-def published_section(summary: pd.DataFrame) -> Iterator[Block]:
-    """Published figures on the same data sets, in columns of their own."""
+def published_section(summary: pd.DataFrame) -> Iterator[Element]:
+    """Give the published figures on the data sets of the summary, in columns of their own."""
     published = tables.read_published()
-    here = set(summary["dataset"])
-    if set(tables.ELEVEN_SETS) <= here:
-        here.add(tables.ELEVEN)
-    shown = published[published["dataset"].isin(here)]
+    sets = set(summary["dataset"])
+    if set(tables.ELEVEN_SETS) <= sets:
+        sets.add(tables.ELEVEN)
+    shown = published[published["dataset"].isin(sets)]
     yield Heading(2, "Published figures")
     if shown.empty:
         yield Paragraph("None is known for these data sets.")
@@ -113,24 +135,40 @@ def published_section(summary: pd.DataFrame) -> Iterator[Block]:
         "number of clusters was not given)."
     )
     ours = [m for m in ("official", plots.OURS) if m in set(summary["method"])]
+    yield _published_table(shown, summary, ours)
+
+
+def _published_table(published: pd.DataFrame, summary: pd.DataFrame, ours: Sequence[str]) -> Table:
+    """Return the published figures, a row for each, beside the ARI of our own methods."""
     rows = []
-    for _, row in shown.iterrows():
+    for _, row in published.iterrows():
         regime = "true" if row["n_clusters"] == "true" else "estimated"
         part = summary[summary["regime"] == regime]
         own = [our_ari(part, row["dataset"], method) for method in ours]
         scores = [row[name] or NO_VALUE for name in ("ARI", "NMI", "ACC")]
-        scores[0] = "failed" if row["status"] == "failed" else scores[0]
+        if row["status"] == "failed":
+            scores[0] = "failed"
         rest = [row[name] or NO_VALUE for name in ("n_clusters", "honest", "source", "remark")]
         rows.append([row["dataset"], *own, row["method"], *scores, *rest])
-    header = ["data set", *(f"ours: {m}, ARI" for m in ours), "published: method"]
+    header = ["data set", *(f"ours: {method}, ARI" for method in ours), "published: method"]
     header += [f"published: {name}" for name in ("ARI", "NMI", "ACC")]
     header += ["number of clusters", "honest", "source", "remark"]
     words = [0, len(ours) + 1, *range(len(header) - 4, len(header))]
-    yield Table(header, rows, frozenset(words))
+    return Table(header, rows, frozenset(words))
 
 
 def our_ari(summary: pd.DataFrame, dataset: str, method: str) -> str:
-    """Our score to stand beside a published one."""
+    """Return the text of our ARI that stands beside a published figure.
+
+    Parameters
+    ----------
+    summary
+        Rows of `tables.summarise`, one regime.
+    dataset
+        Name of a data set, or of the published means.
+    method
+        One of our own methods.
+    """
     if dataset == tables.ELEVEN:
         return number(tables.mean_of_eleven(summary, method), 3)
     row = summary[(summary["dataset"] == dataset) & (summary["method"] == method)]
@@ -140,8 +178,8 @@ def our_ari(summary: pd.DataFrame, dataset: str, method: str) -> str:
     return seeds_cell(row.iloc[0], "ARI", three_decimals, seeds)
 
 
-def failures_section(jobs: pd.DataFrame) -> Iterator[Block]:
-    """Every failed job with its message; seeds that failed alike share a row."""
+def failures_section(jobs: pd.DataFrame) -> Iterator[Element]:
+    """Give every failed job with its message; seeds with the same message share a row."""
     failed = jobs[jobs["status"] == "failed"]
     yield Heading(2, "Failures")
     if failed.empty:
@@ -158,12 +196,13 @@ def failures_section(jobs: pd.DataFrame) -> Iterator[Block]:
 
 
 def environment_section(
-    out: Path, records: list[dict[str, Any]], jobs: pd.DataFrame
-) -> Iterator[Block]:
-    """The command, the time it took, and what it ran on and with."""
+    out: Path, records: Sequence[dict[str, Any]], jobs: pd.DataFrame
+) -> Iterator[Element]:
+    """Give the commands, the time that the jobs took, and what they ran on and with."""
     yield Heading(2, "Environment")
     yield Paragraph("Commands that run these jobs, and make this report:")
-    yield Code("\n".join([*commands(out, records), f"python benchmark.py report --out {_q(out)}"]))
+    report_command = f"python benchmark.py report --out {_quoted(out)}"
+    yield Code("\n".join([*commands(out, records), report_command]))
     total, lost = tables.machine_seconds(jobs)
     yield Paragraph(
         f"The jobs took {duration(total)} in total, one after another counted; "
@@ -175,9 +214,9 @@ def environment_section(
             f"{count(untimed, 'job')} ran on another machine than most: their seconds stand in "
             "jobs.csv and in no table or figure."
         )
-    yield Paragraph(_uneven(jobs))
-    found = tables.environment(records)
-    several = [item for item, part in found.groupby("item", sort=False) if len(part) > 1]
+    yield Paragraph(_seeds_sentence(jobs))
+    counts = tables.environment(records)
+    several = [item for item, part in counts.groupby("item", sort=False) if len(part) > 1]
     if several:
         yield Paragraph(f"The jobs differ in: {', '.join(several)}.")
     else:
@@ -185,48 +224,57 @@ def environment_section(
     changed = tables.different_data(jobs)
     if changed:
         yield Paragraph(f"Jobs read files of different content of: {', '.join(changed)}.")
-    rows = [[row["item"], row["value"], str(row["jobs"])] for _, row in found.iterrows()]
+    rows = [[row["item"], row["value"], str(row["jobs"])] for _, row in counts.iterrows()]
     yield Table(["what", "value", "jobs"], rows, frozenset([0, 1]))
 
 
-def _uneven(jobs: pd.DataFrame) -> str:
-    """Whether each method has each seed on each data set on which it ran."""
+def _seeds_sentence(jobs: pd.DataFrame) -> str:
+    """Return a sentence on whether each method has each seed on each data set where it ran."""
     seeds = jobs.groupby(["regime", "dataset", "method"], observed=True)["seed"].agg(frozenset)
     every = frozenset(jobs["seed"])
     short = seeds[seeds != every]
     if short.empty:
         return f"Every method has the seeds {listed(every)} on each data set where it ran."
-    where = [f"{method} on {dataset} ({regime})" for regime, dataset, method in short.index]
-    more = f" and {len(where) - 5} more" if len(where) > 5 else ""
-    return f"Not all of the seeds {listed(every)} were run of: {'; '.join(where[:5])}{more}."
+    places = [f"{method} on {dataset} ({regime})" for regime, dataset, method in short.index]
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    return f"Not all of the seeds {listed(every)} were run of: {'; '.join(places[:5])}{more}."
 
 
-def commands(out: Path, records: list[dict[str, Any]]) -> list[str]:
-    """`benchmark.py run` commands that make these jobs.
+def commands(out: Path, records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the `benchmark.py run` commands that make these jobs and no others.
 
-    Methods that ran on the same data sets, with the same seeds and regimes, share one.
+    Methods that ran on the same data sets, with the same seeds and regimes, share a command.
     """
     folders = sorted({str((r.get("settings") or {}).get("data_dir") or "") for r in records})
-    where = f" --data_dir {shlex.quote(folders[-1])}" if folders[-1] not in ("", "data") else ""
-    plans: dict[tuple, list[str]] = {}
+    folder = f" --data_dir {shlex.quote(folders[-1])}" if folders[-1] not in ("", "data") else ""
+    by_plan: dict[tuple, list[str]] = {}
     for method in in_order(record["method"] for record in records):
-        ran: dict[str, tuple[set, set]] = {}
-        for record in (r for r in records if r["method"] == method):
-            regimes, seeds = ran.setdefault(record["dataset"], (set(), set()))
-            regimes.add(record["regime"])
-            seeds.add(record["seed"])
-        alike: dict[tuple, list[str]] = {}
-        for dataset, (regimes, seeds) in ran.items():
-            known = tuple(regime for regime in REGIMES if regime in regimes)
-            alike.setdefault((known, tuple(sorted(seeds))), []).append(dataset)
-        for (regimes, seeds), datasets in alike.items():
-            plans.setdefault((tuple(datasets), regimes, seeds), []).append(method)
+        for plan in _plans([record for record in records if record["method"] == method]):
+            by_plan.setdefault(plan, []).append(method)
     return [
-        f"python benchmark.py run --out {_q(out)}{where} --datasets {_q(*datasets)} "
-        f"--methods {_q(*methods)} --seeds {_q(*seeds)} --regimes {_q(*regimes)}"
-        for (datasets, regimes, seeds), methods in plans.items()
+        f"python benchmark.py run --out {_quoted(out)}{folder} --datasets {_quoted(*datasets)} "
+        f"--methods {_quoted(*methods)} --seeds {_quoted(*seeds)} --regimes {_quoted(*regimes)}"
+        for (datasets, regimes, seeds), methods in by_plan.items()
     ]
 
 
-def _q(*words: Any) -> str:
+def _plans(records: Sequence[dict[str, Any]]) -> list[tuple]:
+    """Return the tuples (data sets, regimes, seeds), all tuples, that make one method's jobs.
+
+    Data sets on which the method ran in the same regimes with the same seeds share one.
+    """
+    ran: dict[str, tuple[set[str], set[int]]] = {}
+    for record in records:
+        regimes, seeds = ran.setdefault(record["dataset"], (set(), set()))
+        regimes.add(record["regime"])
+        seeds.add(record["seed"])
+    alike: dict[tuple, list[str]] = {}
+    for dataset, (regimes, seeds) in ran.items():
+        ordered = tuple(regime for regime in REGIMES if regime in regimes)
+        alike.setdefault((ordered, tuple(sorted(seeds))), []).append(dataset)
+    return [(tuple(datasets), *key) for key, datasets in alike.items()]
+
+
+def _quoted(*words: Any) -> str:
+    """Return the words as a shell takes them."""
     return shlex.join(map(str, words))

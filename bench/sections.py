@@ -1,6 +1,7 @@
-"""What the report says of one regime: scores, ranks, tests, ablations, time and memory.
+"""The report's sections on one regime: scores, ranks, tests, ablations, time and memory.
 
-`tables.py` has the arithmetic and `plots.py` draws; here it is put in words and in order.
+They put into words and in order what `tables.py` computes and `plots.py` draws; the sections on
+differences between methods are in `paired_sections.py`.
 """
 
 from __future__ import annotations
@@ -11,22 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 import pandas as pd
 
 from bench import plots, tables
-from bench.document import Block, Heading, Image, Paragraph, Strong, Table
-from bench.methods import described, in_order
-from bench.wording import (
-    NO_VALUE,
-    amount,
-    capital,
-    count,
-    number,
-    p_value,
-    signed,
-    spread,
-    three_decimals,
-)
+from bench.document import Element, Heading, Image, Paragraph, Strong, Table
+from bench.methods import in_order
+from bench.paired_sections import ablation_section, phases_section, tests_section
+from bench.wording import NO_VALUE, amount, capital, count, number, signed, three_decimals
 
-NAMES = {"macro_F1": "macro F1", "k_error": "K̂ - K", "seconds": "seconds"}
-NAMES |= {"peak_memory_mb": "peak memory, MiB"}
+NAMES = {
+    "macro_F1": "macro F1",
+    "k_error": "K̂ - K",
+    "seconds": "seconds",
+    "peak_memory_mb": "peak memory, MiB",
+}
 TITLES = {
     "true": "True number of clusters",
     "estimated": "Estimated number of clusters",
@@ -40,8 +36,18 @@ EXPLAINED = {
 }
 
 
-def regime_section(regime: str, jobs: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Block]:
-    """Scores, ranks, tests, ablations and costs of one regime."""
+def regime_section(regime: str, jobs: pd.DataFrame, summary: pd.DataFrame) -> Iterator[Element]:
+    """Give the elements of all sections on one regime.
+
+    Parameters
+    ----------
+    regime
+        The regime's name, a key of TITLES.
+    jobs
+        Its rows of `tables.jobs_table`.
+    summary
+        Its rows of `tables.summarise`.
+    """
     every = in_order(summary["method"])
     varied = tables.variations(every)
     methods = [m for m in every if m not in varied]
@@ -68,7 +74,7 @@ def regime_section(regime: str, jobs: pd.DataFrame, summary: pd.DataFrame) -> It
         yield matrix(own, methods, "k_error", signed, best="min", of="abs_k_error")
     yield from phases_section(jobs, every)
     if varied:
-        yield from ablation_section(regime, jobs, varied)
+        yield from ablation_section(regime, TITLES[regime], jobs, varied)
     yield from cost_section(regime, own, methods)
 
 
@@ -81,29 +87,59 @@ def matrix(
     best: str,
     of: str | None = None,
 ) -> Table:
-    """Data sets x methods, mean ± sd in each cell.
+    """Return a table of data sets x methods with mean ± standard deviation in each cell.
 
-    show: a number's text. In bold is a row's "max" or "min", whichever best says, of the means of
-    the measure (or of another, `of`), with all that read the same, unless all of them do.
+    The best of a row is bold, with all that have the same text, unless the whole row has it.
+
+    Parameters
+    ----------
+    summary
+        Rows of `tables.summarise`, one regime.
+    methods
+        The columns.
+    measure
+        The measure that is shown.
+    show
+        Function that gives the text of a number.
+    best
+        Which mean is the best, "max" or "min".
+    of
+        The measure that decides on the best, if it is another one than the measure shown.
     """
     rows, seeds = [], int(summary["jobs"].max())
     for dataset in tables.by_cells(summary):
-        here = summary[summary["dataset"] == dataset].set_index("method")
-        means = here.loc[tables.is_finished(here), f"{of or measure}_mean"].dropna()
+        part = summary[summary["dataset"] == dataset].set_index("method")
+        means = part.loc[tables.is_finished(part), f"{of or measure}_mean"].dropna()
         texts = {method: show(mean) for method, mean in means.items()}
         top = show(means.agg(best)) if len(set(texts.values())) > 1 else None
-        row = [dataset, span(here["cells"]), span(here["n_classes"])]
+        row = [dataset, span(part["cells"]), span(part["n_classes"])]
         for method in methods:
             text = NO_VALUE
-            if method in here.index:
-                text = seeds_cell(here.loc[method], measure, show, seeds)
+            if method in part.index:
+                text = seeds_cell(part.loc[method], measure, show, seeds)
             row.append(Strong(text) if top and texts.get(method) == top else text)
         rows.append(row)
     return Table(["data set", "cells", "K", *methods], rows)
 
 
 def seeds_cell(row: pd.Series, measure: str, show: Callable[[float], str], seeds: int) -> str:
-    """One method on one data set: mean ± sd, and how many seeds if not all ended well."""
+    """Return the text of one method on one data set.
+
+    Parameters
+    ----------
+    row
+        A row of `tables.summarise`.
+    measure
+        The measure that is shown.
+    show
+        Function that gives the text of a number.
+    seeds
+        The number of seeds in the report.
+
+    Returns
+    -------
+    Mean ± standard deviation, and the number of seeds that ended well if not all of them did.
+    """
     if not row["ok"]:
         return f"failed (0/{row['jobs']})"
     mean, sd = row[f"{measure}_mean"], row[f"{measure}_sd"]
@@ -114,7 +150,7 @@ def seeds_cell(row: pd.Series, measure: str, show: Callable[[float], str], seeds
 
 
 def span(values: pd.Series) -> str:
-    """One whole number, or the range of several; a dash for none."""
+    """Return one whole number, or the range of several; a dash if all are missing."""
     known = values.dropna()
     if known.empty:
         return NO_VALUE
@@ -122,17 +158,25 @@ def span(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def overall_section(summary: pd.DataFrame, methods: Sequence[str]) -> Iterator[Block]:
-    """Means and ranks over data sets: of the methods that ran on all of them, and of all."""
+def overall_section(summary: pd.DataFrame, methods: Sequence[str]) -> Iterator[Element]:
+    """Give the means and ranks over data sets, of the methods that ran on all of them, and of all.
+
+    Parameters
+    ----------
+    summary
+        Rows of `tables.summarise`, one regime.
+    methods
+        The methods to compare.
+    """
     yield Heading(3, "Over the data sets")
     everywhere = tables.ran_everywhere(summary, methods)
     groups = [everywhere] if everywhere else []
     if len(everywhere) < len(methods):
         groups.append(list(methods))
     for group in groups:
-        found = tables.overall(summary, group)
-        yield Paragraph(_which_sets(found, group, methods))
-        yield _overall_table(found)
+        comparison = tables.overall(summary, group)
+        yield Paragraph(_which_sets(comparison, group, methods))
+        yield _overall_table(comparison)
     yield Paragraph(
         "Rank is the mean rank by ARI, 1 the best, ties sharing their mean rank; best, the number "
         "of data sets on which no method of the table has a higher ARI; sd of seeds, the mean over "
@@ -143,152 +187,62 @@ def overall_section(summary: pd.DataFrame, methods: Sequence[str]) -> Iterator[B
     )
 
 
-def _which_sets(found: tables.Overall, group: Sequence[str], methods: Sequence[str]) -> str:
+def _which_sets(comparison: tables.Overall, group: Sequence[str], methods: Sequence[str]) -> str:
+    """Return the sentences on the data sets of a comparison of a group of the methods."""
     who = "all methods" if len(group) == len(methods) else "the methods that ran on every data set"
-    text = f"Over {count(len(found.sets), 'data set')} where {who} ended well with each seed"
-    if not found.left_out:
+    n_sets = count(len(comparison.sets), "data set")
+    text = f"Over {n_sets} where {who} ended well with each seed"
+    if not comparison.left_out:
         return f"{text}, which are all."
-    reasons = "; ".join(f"{why} {', '.join(sets)}" for why, sets in found.left_out.items())
+    reasons = "; ".join(
+        f"{reason} {', '.join(sets)}" for reason, sets in comparison.left_out.items()
+    )
     return f"{text}. Left out: {reasons}."
 
 
-def _overall_table(found: tables.Overall) -> Table:
-    best = {name: number(found.table[name].max(), 3) for name in tables.SCORES}
-    best |= {"rank": number(found.table["rank"].min(), 2), "best": str(found.table["best"].max())}
+def _overall_table(comparison: tables.Overall) -> Table:
+    """Return the table of a comparison; the best means, rank and number of sets are bold."""
+    table = comparison.table
+    best = {name: number(table[name].max(), 3) for name in tables.SCORES}
+    best["rank"] = number(table["rank"].min(), 2)
+    best["best"] = str(table["best"].max())
 
     def cell(row: pd.Series, name: str, digits: int) -> str:
         text = number(row[name], digits)
-        return Strong(text) if len(found.table) > 1 and text == best[name] != NO_VALUE else text
+        return Strong(text) if len(table) > 1 and text == best[name] != NO_VALUE else text
 
     rows = []
-    for _, row in found.table.iterrows():
-        cells = [row["method"], *(cell(row, name, 3) for name in tables.SCORES)]
-        has_sets = len(found.sets) > 0
-        cells += [cell(row, "rank", 2), cell(row, "best", 0) if has_sets else NO_VALUE]
-        cells += [number(row["seeds_sd"], 3), number(row["abs_k_error"], 2)]
-        cells.append(number(row["median_abs_k_error"], 2))
-        cells.append(f"{number(row['own_ARI'], 3)} ({row['own_sets']})")
-        rows.append([*cells, f"{row['failed']} of {row['jobs']}"])
+    for _, row in table.iterrows():
+        rows.append(
+            [
+                row["method"],
+                *(cell(row, name, 3) for name in tables.SCORES),
+                cell(row, "rank", 2),
+                cell(row, "best", 0) if comparison.sets else NO_VALUE,
+                number(row["seeds_sd"], 3),
+                number(row["abs_k_error"], 2),
+                number(row["median_abs_k_error"], 2),
+                f"{number(row['own_ARI'], 3)} ({row['own_sets']})",
+                f"{row['failed']} of {row['jobs']}",
+            ]
+        )
     header = ["method", "ARI", "NMI", "ACC", "macro F1", "rank", "best", "sd of seeds"]
     header += ["mean |K̂ - K|", "median |K̂ - K|", "own ARI (data sets)", "failed"]
     return Table(header, rows)
 
 
-TEST = (
-    "Wilcoxon's signed-rank test of ARI, paired over data sets (the means over seeds), two-sided, "
-    "where there are at least 6 pairs; a pair is a data set that both ended well with each seed. "
-    "Zero differences have no rank and count as ties. The statistic is the smaller sum of ranks; "
-    "p (Holm) is adjusted for the number of tests in the table."
-)
+def cost_section(regime: str, summary: pd.DataFrame, methods: Sequence[str]) -> Iterator[Element]:
+    """Give time and memory of the methods, by data set and against the number of cells.
 
-
-def tests_section(jobs: pd.DataFrame, methods: Sequence[str]) -> Iterator[Block]:
-    """sctag against each other method."""
-    others = [m for m in methods if m != plots.OURS]
-    if plots.OURS not in methods or not others:
-        return
-    yield Heading(3, "Is sctag better?")
-    yield Paragraph(TEST)
-    found = tables.compare(jobs, [(plots.OURS, other) for other in others], same_seeds=False)
-    rows = []
-    for _, row in found.iterrows():
-        score = [number(row["one_ARI"], 3), number(row["other_ARI"], 3)]
-        rows.append([row["other"], str(row["n"]), *score, *_test_cells(row)])
-    header = ["sctag against", "data sets", "ARI of sctag", "of the other", *TEST_HEADER]
-    yield Table(header, rows)
-
-
-TEST_HEADER = ["difference", "better / worse / tied", "statistic", "p", "p (Holm)"]
-
-
-def _test_cells(row: pd.Series) -> list[str]:
-    return [
-        spread(row["mean"], row["sd"]),
-        f"{row['wins']} / {row['losses']} / {row['ties']}",
-        number(row["statistic"], 1),
-        p_value(row["p"]),
-        p_value(row["p_holm"]),
-    ]
-
-
-def phases_section(jobs: pd.DataFrame, methods: Sequence[str]) -> Iterator[Block]:
-    """Whether the clustering phase earns its place."""
-    found = tables.phases(jobs)
-    if found.empty:
-        return
-    yield Heading(3, "What the clustering phase adds")
-    yield Paragraph(
-        "ARI of the initial clusters, after pretraining, and of the final ones, of the same seeds; "
-        "all seeds that ended well, ± the standard deviation over data sets. The difference is "
-        "tested by Wilcoxon's signed-rank test over data sets, as above; p (Holm) is adjusted for "
-        "the methods without flags, and for their ablations, each for themselves."
-    )
-    rows, tests = [], {}
-    for method in (m for m in methods if m in set(found["method"])):
-        part = found[found["method"] == method]
-        tests[method] = tables.signed_rank(part["difference"])
-        means = [number(part["initial"].mean(), 3), number(part["final"].mean(), 3)]
-        rows.append([method, str(len(part)), *means])
-    plain = [m for m in tests if m == tables.base_of(m)]
-    adjusted = {}
-    for family in (plain, [m for m in tests if m not in plain]):
-        found_p = tables.holm([tests[m].p for m in family])
-        adjusted |= dict(zip(family, found_p, strict=True))
-    for row in rows:
-        test = tests[row[0]]._asdict() | {"p_holm": adjusted[row[0]]}
-        row += _test_cells(pd.Series(test, dtype=object))
-    yield Table(["method", "data sets", "initial ARI", "final ARI", *TEST_HEADER], rows)
-    if not plain:
-        return
-    wide = found.set_index(["dataset", "method"])
-    rows = []
-    for dataset in tables.by_cells(jobs):
-        row = [dataset]
-        for key in ((dataset, method) for method in plain):
-            values = wide.loc[key] if key in wide.index else None
-            row += [NO_VALUE] * 3 if values is None else _phase_cells(values)
-        rows.append(row)
-    header = [f"{method}: {what}" for method in plain for what in ("initial", "final", "diff.")]
-    yield Table(["data set", *header], rows)
-
-
-def _phase_cells(values: pd.Series) -> list[str]:
-    scores = [number(values[name], 3) for name in ("initial", "final")]
-    return [*scores, signed(values["difference"], 3)]
-
-
-def ablation_section(regime: str, jobs: pd.DataFrame, varied: list[str]) -> Iterator[Block]:
-    """Each method with flags against its plain form."""
-    yield Heading(3, "Ablations")
-    yield Paragraph(
-        "Each against the method without the flags, on the seeds that both have, paired over the "
-        "data sets that both ended well with each of these; ± is the standard deviation over data "
-        "sets. Tests as above; times, the geometric mean of the seconds taken over the plain "
-        "method's."
-    )
-    pairs = [(method, tables.base_of(method)) for method in varied]
-    found = tables.compare(jobs, pairs, same_seeds=True)
-    found = found.sort_values("mean", ascending=False, kind="stable", na_position="last")
-    failed = (jobs["status"] == "failed").groupby(jobs["method"]).agg(["sum", "size"])
-    rows, differences = [], {}
-    for _, row in found.iterrows():
-        method = row["method"]
-        if row["n"]:
-            differences[method] = row["differences"]
-        score = [number(row["other_ARI"], 3), number(row["one_ARI"], 3)]
-        last = [number(row["seconds_ratio"], 2)]
-        last.append(f"{failed.loc[method, 'sum']} of {failed.loc[method, 'size']}")
-        what = described(method) or NO_VALUE
-        rows.append([method, what, str(row["n"]), *score, *_test_cells(row), *last])
-    if differences:
-        image = plots.ablations(differences, f"Ablations. {TITLES[regime]}")
-        yield Image(f"ablations-{regime}.png", image, "Difference in ARI from the plain method.")
-    header = ["ablation", "what it is", "data sets", "plain ARI", "its ARI", *TEST_HEADER]
-    yield Table([*header, "times", "failed"], rows, frozenset([0, 1]))
-
-
-def cost_section(regime: str, summary: pd.DataFrame, methods: list[str]) -> Iterator[Block]:
-    """Time and memory, by data set and against cells."""
+    Parameters
+    ----------
+    regime
+        A key of TITLES.
+    summary
+        Rows of `tables.summarise`, of that regime.
+    methods
+        The methods to show.
+    """
     yield Heading(3, "Time and memory")
     yield Paragraph(
         "From reading the file to the last result written, and the largest resident set of the "

@@ -1,16 +1,15 @@
-"""The benchmark's arithmetic: from one record a job to every table of the report.
+"""The benchmark's arithmetic, from the records of its jobs to the tables of the report.
 
 A job is a data set, a method, a regime (where the number of clusters comes from) and a seed. Means
 are taken over seeds first, then over data sets, so that every data set counts the same. A method
 has *finished* a data set if it ran there and no seed failed; only finished ones are compared.
-Measures: ARI, NMI, ACC, macro_F1 (at most 1), k_error (clusters found minus classes), seconds,
-peak_memory_mb (MiB). Nothing here draws or formats.
+The measures are ARI, NMI, ACC, macro_F1 (at most 1), k_error (number of clusters minus number of
+cell types), its absolute value abs_k_error, seconds and peak_memory_mb (MiB).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,58 +23,92 @@ from bench.records import JOB, REGIMES, SCORES
 from utils import InputError
 
 MEASURES = (*SCORES, "k_error", "abs_k_error", "seconds", "peak_memory_mb")
-PLAIN = ("status", "message", "exit_status", "cells", "genes", "n_classes", "n_clusters")
-PLAIN += ("empty_clusters", "seconds", "wall_seconds", "peak_memory_mb")
+# Fields of a record that are columns of the jobs' table, before the scores and after them.
+FIRST = (
+    "status",
+    "message",
+    "exit_status",
+    "cells",
+    "genes",
+    "n_classes",
+    "n_clusters",
+    "empty_clusters",
+    "seconds",
+    "wall_seconds",
+    "peak_memory_mb",
+)
 LAST = ("suite_commit", "data_sha256", "n_jobs", "threads")
 EQUAL = 6  # decimals in which two means of a score must agree to be a tie
-FEWEST_PAIRS = 6  # with five, no outcome of the signed-rank test has a two-sided p below .05
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_scores.csv"
 PUBLISHED_COLUMNS = [
-    *("dataset", "method", "ARI", "NMI", "ACC", "n_clusters", "honest", "status", "source"),
+    "dataset",
+    "method",
+    "ARI",
+    "NMI",
+    "ACC",
+    "n_clusters",
+    "honest",
+    "status",
+    "source",
     "remark",
 ]
-# The data sets behind the published means, and the name of those rows.
+# The name of the published means over data sets, and those data sets.
 ELEVEN = "mean of eleven"
 ELEVEN_SETS = (
-    *("Quake_Smart-seq2_Trachea", "Quake_10x_Bladder", "Quake_10x_Spleen"),
-    *("Quake_Smart-seq2_Diaphragm", "Quake_10x_Limb_Muscle", "Quake_Smart-seq2_Limb_Muscle"),
-    *("Romanov", "Adam", "Muraro", "Young", "Quake_Smart-seq2_Lung"),
+    "Quake_Smart-seq2_Trachea",
+    "Quake_10x_Bladder",
+    "Quake_10x_Spleen",
+    "Quake_Smart-seq2_Diaphragm",
+    "Quake_10x_Limb_Muscle",
+    "Quake_Smart-seq2_Limb_Muscle",
+    "Romanov",
+    "Adam",
+    "Muraro",
+    "Young",
+    "Quake_Smart-seq2_Lung",
 )
 
 
-# Records ------------------------------------------------------------------------------------------
+# --- Records --------------------------------------------------------------------------------------
 
 
 def read_records(out: Path) -> list[dict[str, Any]]:
-    """Every OUT/records/*/*.json. Raises InputError if there is none or one is damaged."""
+    """Read all records, OUT/records/*/*.json.
+
+    Raises InputError if there is none, if one is damaged, or if two are of the same job.
+    """
     paths = sorted(out.glob("records/*/*.json"))
     if not paths:
         raise InputError(
             f"{out} holds no records of a benchmark ({out / 'records'}/*/*.json): "
             "make them with `python benchmark.py run --out FOLDER`, or name the right folder"
         )
-    found, seen = [], {}
+    all_records = []
+    paths_of_jobs: dict[tuple, Path] = {}
     for path in paths:
         record = records.read(path)
         job = tuple(record[name] for name in JOB)
-        if job in seen:
-            raise InputError(f"{path} and {seen[job]} are records of the same job: remove one")
-        seen[job] = path
-        found.append(record)
-    return found
+        if job in paths_of_jobs:
+            raise InputError(
+                f"{path} and {paths_of_jobs[job]} are records of the same job: remove one"
+            )
+        paths_of_jobs[job] = path
+        all_records.append(record)
+    return all_records
 
 
-def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a record: what identifies its job, the outcome, every measure.
+def jobs_table(all_records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return a table with a row for each record: its job, its outcome, every measure.
 
-    Scores and k_error are NaN where the job failed or the data have no labels. timed: whether it
-    ran on the machine that ran most of these jobs, so that its seconds can be compared.
+    Scores and k_error are NaN where the job failed or the data have no labels. The column `timed`
+    says whether the job ran on the machine that ran most of these jobs, so that its seconds can be
+    compared.
     """
     rows = []
-    for record in found:
+    for record in all_records:
         is_ok = record["status"] == "ok"
-        row = {name: record[name] for name in JOB} | {name: record.get(name) for name in PLAIN}
+        row = {name: record.get(name) for name in (*JOB, *FIRST)}
         for prefix, key in (("", "scores"), ("initial_", "initial_scores")):
             scores = (is_ok and record.get(key)) or {}
             row |= {prefix + name: scores.get(name, np.nan) for name in SCORES}
@@ -96,11 +129,19 @@ def jobs_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def summarise(jobs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each data set, method and regime: seeds, failures, mean and sd of each measure.
+    """Summarise the jobs of each regime, data set and method over their seeds.
 
-    Means and standard deviations (n - 1; NaN for one seed) are over the seeds that ended well;
-    those of the seconds over the timed ones among them, see `jobs_table`. Columns MEASURE_mean and
-    MEASURE_sd; jobs, ok, failed count seeds.
+    Parameters
+    ----------
+    jobs
+        Table of `jobs_table`, all of it or some of its rows.
+
+    Returns
+    -------
+    A table with a row for each regime, data set and method. The columns jobs, ok and failed count
+    seeds; cells, genes and n_classes are the largest numbers; MEASURE_mean and MEASURE_sd are the
+    mean and the standard deviation (n - 1, NaN for one seed) over the seeds that ended well, of
+    the seconds over the timed ones among them.
     """
     groups = ["regime", "dataset", "method"]
     jobs = jobs.assign(abs_k_error=jobs["k_error"].abs(), is_ok=jobs["status"] == "ok")
@@ -109,61 +150,78 @@ def summarise(jobs: pd.DataFrame) -> pd.DataFrame:
     counts = grouped["is_ok"].agg(jobs="size", ok="sum")
     sizes = grouped[["cells", "genes", "n_classes"]].max()
     values = jobs[jobs["is_ok"]].groupby(groups, observed=True)[list(MEASURES)].agg(["mean", "std"])
-    values.columns = [f"{name}_{'sd' if how == 'std' else how}" for name, how in values.columns]
+    endings = {"mean": "mean", "std": "sd"}
+    values.columns = [f"{name}_{endings[statistic]}" for name, statistic in values.columns]
     table = counts.join(sizes).join(values).reset_index()
     table.insert(table.columns.get_loc("ok") + 1, "failed", table["jobs"] - table["ok"])
     return table
 
 
 def is_finished(summary: pd.DataFrame) -> pd.Series:
-    """Whether the method has finished the data set, a row of the summary each."""
+    """Return, for each row of the summary, whether the method has finished the data set."""
     return (summary["ok"] > 0) & (summary["failed"] == 0)
 
 
 def pivot(summary: pd.DataFrame, column: str, *, finished: bool) -> pd.DataFrame:
-    """A column of one regime's summary as data sets x methods, NaN where there is no value.
+    """Return a column of one regime's summary as a table of data sets x methods.
 
-    finished: leave out what was not finished.
+    It has NaN where there is no value and, with `finished`, where the method has not finished the
+    data set.
     """
     wide = summary.assign(value=summary[column].where(is_finished(summary) | (not finished)))
     return wide.pivot(index="dataset", columns="method", values="value").astype(float)
 
 
 def by_cells(summary: pd.DataFrame) -> list[str]:
-    """The data sets in the order of their numbers of cells, of unknown size last."""
+    """Return the data sets in the order of their numbers of cells, of unknown size last."""
     cells = summary.groupby("dataset")["cells"].max().astype("Float64")
     return list(cells.reset_index().sort_values(["cells", "dataset"])["dataset"])
 
 
-# Methods over data sets ---------------------------------------------------------------------------
+# --- Methods over data sets -----------------------------------------------------------------------
 
 
 def base_of(method: str) -> str:
-    """The method without its flags: "sctag" of "sctag hops=3 kl=qp"."""
+    """Return the method without its flags: "sctag" of "sctag hops=3 kl=qp"."""
     return method.split(maxsplit=1)[0]
 
 
 def variations(methods: Sequence[str]) -> list[str]:
-    """The methods with flags whose plain form is among the methods too: the ablations."""
+    """Return the ablations: methods with flags whose plain form is among the methods too."""
     return [m for m in methods if m != base_of(m) and base_of(m) in methods]
 
 
 class Overall(NamedTuple):
-    """Methods over the data sets that all of them have finished, and why others are left out."""
+    """A comparison of methods over the data sets that all of them have finished; see `overall`."""
 
-    table: pd.DataFrame  # one row a method; see `overall`
+    table: pd.DataFrame
     sets: list[str]
-    left_out: dict[str, list[str]]  # why: the data sets
+    left_out: dict[str, list[str]]
 
 
 def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
-    """Compare methods over data sets, in one regime's summary.
+    """Compare methods over data sets.
 
-    Columns, over the common sets: the mean of each measure's means, of abs_k_error also the median
-    (median_abs_k_error); rank, the mean rank by ARI (1 is best, ties share their mean rank); best,
-    the sets where no method's ARI is higher; seeds_sd, the mean over sets of the seeds' standard
-    deviation of ARI. Over what each method has: own_ARI, of the own_sets sets with at least one
-    seed that ended well; jobs and failed.
+    Parameters
+    ----------
+    summary
+        Table of `summarise`, one regime of it.
+    methods
+        The methods to compare.
+
+    Returns
+    -------
+    table
+        A row for each method. Over the common data sets: the mean of each measure's means, named
+        as the measure, and the median of abs_k_error, median_abs_k_error; `rank`, the mean rank by
+        ARI, where 1 is the best and ties share their mean rank; `best`, the number of data sets
+        where no method's ARI is higher; `seeds_sd`, the mean over data sets of the standard
+        deviation of ARI over seeds. Over all that the method has: own_ARI, the mean ARI over the
+        own_sets data sets where at least one seed ended well; jobs and failed, both counted.
+    sets
+        The common data sets: all methods have finished them.
+    left_out
+        The other data sets, by the reason.
     """
     rows = summary[summary["method"].isin(methods)]
     ari = pivot(rows, "ARI_mean", finished=True).reindex(columns=list(methods))
@@ -186,140 +244,45 @@ def overall(summary: pd.DataFrame, methods: Sequence[str]) -> Overall:
 
 
 def _left_out(rows: pd.DataFrame, ari: pd.DataFrame) -> dict[str, list[str]]:
-    """Data sets by the reason why a method has no ARI there, several where several have none."""
+    """Return the data sets that are not common to all methods, by the reason.
+
+    A data set has a reason for each method without an ARI there.
+
+    Parameters
+    ----------
+    rows
+        Summary of the methods.
+    ari
+        Mean ARI, data sets x methods, NaN where a method has not finished the data set.
+    """
     failed = rows.set_index(["dataset", "method"])["failed"]
     reasons: dict[str, list[str]] = {}
     for dataset, values in ari.iterrows():
         for method in values.index[values.isna()]:
             seeds = failed.get((dataset, method))
-            why = "was not run on" if seeds is None else "failed on" if seeds else "has no score on"
-            reasons.setdefault(f"{method} {why}", []).append(dataset)
+            if seeds is None:
+                reason = f"{method} was not run on"
+            else:
+                reason = f"{method} {'failed' if seeds else 'has no score'} on"
+            reasons.setdefault(reason, []).append(dataset)
     return reasons
 
 
 def ran_everywhere(summary: pd.DataFrame, methods: Sequence[str]) -> list[str]:
-    """The methods that have jobs, failed ones too, on every data set that any of them has."""
+    """Return the methods that ran on every data set of the summary where any of them ran."""
     rows = summary[summary["method"].isin(methods)]
     sets = rows.groupby("method")["dataset"].nunique()
     return [m for m in methods if sets.get(m, 0) == rows["dataset"].nunique()]
 
 
-# Paired comparisons -------------------------------------------------------------------------------
-
-
-class SignedRank(NamedTuple):
-    """Wilcoxon's signed-rank test of paired differences; no test where pairs are too few."""
-
-    n: int  # pairs
-    mean: float  # of the differences, NaN without any
-    sd: float  # of the differences (n - 1), NaN for one
-    wins: int
-    losses: int
-    ties: int
-    statistic: float  # the smaller sum of ranks; NaN where there is no test
-    p: float  # two-sided; NaN where there is no test
-
-
-def signed_rank(differences: Sequence[float]) -> SignedRank:
-    """Test whether paired differences lie around zero (Wilcoxon 1945; scipy's `wilcoxon`).
-
-    NaN differences are no pairs. Zero ones, to six decimals, count as pairs and ties but have no
-    rank; if all are zero, p is 1. p is exact for up to 50 ranked differences without equal sizes,
-    up to 13 with, else normal.
-    """
-    from scipy.stats import wilcoxon
-
-    pairs = np.asarray(differences, dtype=float)
-    pairs = pairs[~np.isnan(pairs)].round(EQUAL)
-    ranked = pairs[pairs != 0]
-    statistic = p = math.nan
-    if len(pairs) >= FEWEST_PAIRS:
-        statistic, p = wilcoxon(ranked) if len(ranked) else (0.0, 1.0)
-    return SignedRank(
-        n=len(pairs),
-        mean=float(pairs.mean()) if len(pairs) else math.nan,
-        sd=float(pairs.std(ddof=1)) if len(pairs) > 1 else math.nan,
-        wins=int((pairs > 0).sum()),
-        losses=int((pairs < 0).sum()),
-        ties=len(pairs) - len(ranked),
-        statistic=float(statistic),
-        p=float(p),
-    )
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted for their number by Holm's step-down method (1979); NaN stays, uncounted.
-
-    The i-th smallest of m, from 0, becomes the largest of (m - j) p_(j), j <= i, at most 1.
-    """
-    p = np.asarray(p_values, dtype=float)
-    adjusted = np.full(len(p), np.nan)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
-def paired(jobs: pd.DataFrame, one: str, other: str, *, same_seeds: bool) -> pd.DataFrame:
-    """Means over seeds of two methods on each data set that both have finished, in one regime.
-
-    same_seeds: of the seeds that both ran there, so that neither has more than the other; what
-    other seeds did, failures too, does not count then. Columns ARI_one, ARI_other, seconds_one,
-    seconds_other (NaN where none was timed); a row a data set, by name.
-    """
-    both = jobs[jobs["method"].isin([one, other])]
-    if same_seeds:
-        both = both[both.groupby(["dataset", "seed"])["method"].transform("nunique") == 2]
-    columns = {}
-    for measure in ("ARI", "seconds"):
-        wide = pivot(summarise(both), f"{measure}_mean", finished=True)
-        wide = wide.reindex(columns=[one, other])
-        columns |= {f"{measure}_one": wide[one], f"{measure}_other": wide[other]}
-    return pd.DataFrame(columns).dropna(subset=["ARI_one", "ARI_other"])
-
-
-def compare(
-    jobs: pd.DataFrame, pairs: Sequence[tuple[str, str]], *, same_seeds: bool
-) -> pd.DataFrame:
-    """Signed-rank tests of the ARI of one method minus another's, per-set means, in one regime.
-
-    pairs: (one, other) methods; same_seeds: as `paired`. Columns: method (one), other, one_ARI and
-    other_ARI (means over the paired sets), those of `SignedRank`, p_holm (over all the pairs
-    given), seconds_ratio (geometric mean over the sets of one's over other's), differences (a
-    series, by data set).
-    """
-    rows = []
-    for one, other in pairs:
-        both = paired(jobs, one, other, same_seeds=same_seeds)
-        differences = both["ARI_one"] - both["ARI_other"]
-        ratio = np.exp(np.log(both["seconds_one"] / both["seconds_other"]).mean())
-        row = {"method": one, "other": other, "one_ARI": both["ARI_one"].mean()}
-        row |= {"other_ARI": both["ARI_other"].mean()} | signed_rank(differences)._asdict()
-        rows.append(row | {"seconds_ratio": float(ratio), "differences": differences})
-    table = pd.DataFrame(rows)
-    if rows:
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
-    return table
-
-
-def phases(jobs: pd.DataFrame) -> pd.DataFrame:
-    """What the clustering phase changes: ARI of the initial and of the final clusters.
-
-    jobs: of one regime; those without initial scores are passed over. One row for each method and
-    data set, means over seeds: initial, final, difference (final minus initial, of each seed).
-    """
-    scored = jobs.dropna(subset=["initial_ARI", "ARI"])
-    scored = scored.assign(difference=scored["ARI"] - scored["initial_ARI"])
-    columns = {"initial_ARI": "initial", "ARI": "final", "difference": "difference"}
-    means = scored.groupby(["method", "dataset"])[list(columns)].mean()
-    return means.rename(columns=columns).reset_index()
-
-
-# What stands beside -------------------------------------------------------------------------------
+# --- Published figures and the environment --------------------------------------------------------
 
 
 def read_published() -> pd.DataFrame:
-    """The published figures, as the text that stands in the file: nothing is computed with them."""
+    """Read the published figures as text: nothing is computed with them.
+
+    Raises InputError if the file has other columns than PUBLISHED_COLUMNS.
+    """
     table = pd.read_csv(PUBLISHED, dtype=str, keep_default_na=False)
     if list(table.columns) != PUBLISHED_COLUMNS:
         raise InputError(f"{PUBLISHED} must have the columns {', '.join(PUBLISHED_COLUMNS)}")
@@ -327,39 +290,51 @@ def read_published() -> pd.DataFrame:
 
 
 def mean_of_eleven(summary: pd.DataFrame, method: str) -> float:
-    """Mean ARI over the data sets of the published means; NaN unless all are finished."""
+    """Return a method's mean ARI over ELEVEN_SETS; NaN unless it has finished all of them."""
     finished = summary[is_finished(summary) & (summary["method"] == method)]
     ari = finished.set_index("dataset")["ARI_mean"].reindex(list(ELEVEN_SETS))
     return float(ari.mean(skipna=False))
 
 
-def environment(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """What the jobs ran on and with: one row for each item and value, with the number of jobs.
+def environment(all_records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Count the jobs by what they ran on and with.
 
-    Items are machine keys, `suite commit`, `jobs at once`, `threads` and package versions; a record
-    that does not tell one is not counted. Columns: item, value, jobs.
+    Items are the keys of `machine`, the suite's commit, the jobs at once, the threads of a job and
+    the packages; a record in which an item is missing is not counted.
+
+    Returns
+    -------
+    A table with the columns item, value and jobs, and a row for each value of each item: items in
+    the order of the records, the most frequent value of each first.
     """
     rows = []
-    for record in found:
-        told = dict(record.get("machine") or {})
-        told |= {"suite commit": record.get("suite_commit"), "jobs at once": record.get("n_jobs")}
-        told |= {"threads a job": record.get("threads")} | (record.get("versions") or {})
-        rows += [(item, str(value)) for item, value in told.items() if value is not None]
+    for record in all_records:
+        items = {
+            **(record.get("machine") or {}),
+            "suite commit": record.get("suite_commit"),
+            "jobs at once": record.get("n_jobs"),
+            "threads a job": record.get("threads"),
+            **(record.get("versions") or {}),
+        }
+        rows += [(item, str(value)) for item, value in items.items() if value is not None]
     table = pd.DataFrame(rows, columns=["item", "value"])
-    items = {item: i for i, item in enumerate(dict.fromkeys(table["item"]))}
+    ranks = {item: i for i, item in enumerate(dict.fromkeys(table["item"]))}
     counts = table.value_counts().rename("jobs").reset_index()
-    counts["order"] = counts["item"].map(items)
+    counts["order"] = counts["item"].map(ranks)
     counts = counts.sort_values(["order", "jobs", "value"], ascending=[True, False, True])
     return counts.drop(columns="order").reset_index(drop=True)
 
 
 def different_data(jobs: pd.DataFrame) -> list[str]:
-    """The data sets whose jobs read files of different content."""
+    """Return the data sets whose jobs read files of different content."""
     files = jobs.groupby("dataset")["data_sha256"].nunique()
     return list(files.index[files > 1])
 
 
 def machine_seconds(jobs: pd.DataFrame) -> tuple[float, float]:
-    """Wall seconds of all jobs, and of the failed ones among them; the run's own where none."""
+    """Return the total seconds of all jobs, and of the failed ones among them.
+
+    They are seconds on the wall, or those that the run itself counted where nobody watched it.
+    """
     seconds = jobs["wall_seconds"].fillna(jobs["seconds"]).fillna(0.0)
     return float(seconds.sum()), float(seconds[jobs["status"] == "failed"].sum())

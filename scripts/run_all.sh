@@ -15,16 +15,16 @@ names=$(PYTHONPATH=$root "$python" -c '
 from datasets import REGISTRY
 print(*(name for name, known in REGISTRY.items() if known.in_paper is not False))')
 
-here=()
+present=()
 for name in $names; do
     if [[ -e $data_dir/$name/data.h5 ]]; then
-        here+=("$name")
+        present+=("$name")
     else
         echo "run_all.sh: skipping $name: there is no $data_dir/$name/data.h5"
     fi
 done
-[[ ${#here[@]} -gt 0 ]] || refuse "none of the paper's data sets is in $data_dir: fetch them with" \
+[[ ${#present[@]} -gt 0 ]] || refuse "none of the paper's data sets is in $data_dir: fetch them with" \
     "'python datasets.py fetch all', or name another folder with --data_dir"
 
-exec "$python" "$root/benchmark.py" run --data_dir "$root/data" --datasets "${here[@]}" \
+exec "$python" "$root/benchmark.py" run --data_dir "$root/data" --datasets "${present[@]}" \
     --methods official sctag "$@"

@@ -18,7 +18,7 @@ import pytest
 from conftest import contents, ran, write_published
 
 import benchmark
-from bench import jobs, methods, progress, wording
+from bench import jobs, methods, planning, progress, wording
 from bench.jobs import Job, Place
 from utils import InputError
 
@@ -171,7 +171,7 @@ def data(tmp_path):
 
 
 def test_the_plan_by_hand(data):
-    planned = benchmark.plan(
+    planned = planning.plan(
         data_dir=data,
         methods=["leiden", "sctag  hops=2", "pca_kmeans", "sctag hops=2", "sctag resolution=1"],
         seeds=[3, 1],
@@ -192,20 +192,20 @@ def test_the_plan_by_hand(data):
 def test_the_plan_by_default(data, monkeypatch):
     monkeypatch.setattr(methods, "has_scvi", lambda: False)
     words = ["pca_kmeans", "spectral", "leiden_k", "louvain_k", "official", "sctag"]
-    planned = benchmark.plan(data_dir=data)
+    planned = planning.plan(data_dir=data)
     assert len(planned) == 2 * 6 * 5
     assert [job.method for job in planned[:6]] == words
     assert {job.regime for job in planned} == {"true"}
     with pytest.raises(InputError, match="scvi_leiden needs scvi-tools"):
-        benchmark.plan(data_dir=data, methods=["scvi_leiden"], regimes=["default"])
+        planning.plan(data_dir=data, methods=["scvi_leiden"], regimes=["default"])
     monkeypatch.setattr(methods, "has_scvi", lambda: True)
-    planned = benchmark.plan(data_dir=data, regimes=["default"], seeds=[1])
+    planned = planning.plan(data_dir=data, regimes=["default"], seeds=[1])
     assert [job.method for job in planned[:3]] == ["leiden", "louvain", "scvi_leiden"]
 
 
 def test_the_ablations_are_flags_of_sctag(data):
-    named = [method for group in benchmark.ABLATIONS.values() for method in group]
-    planned = benchmark.plan(data_dir=data, methods=["sctag"], ablations=True, seeds=[1])
+    named = [method for group in methods.ABLATIONS.values() for method in group]
+    planned = planning.plan(data_dir=data, methods=["sctag"], ablations=True, seeds=[1])
     assert [job.method for job in planned] == ["sctag", *named] * 2
     defaults = methods.parse_method("sctag")[1]
     for method in named:

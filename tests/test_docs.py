@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import settings
-from bench import archive, document, plots, report, tables
+from bench import archive, document, paired, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
 from bench.sections import seeds_cell
 from bench.wording import signed, three_decimals
@@ -96,7 +96,7 @@ def test_each_default_has_its_line():
 def test_the_lines_of_the_defaults_are_the_records(records):
     jobs = tables.jobs_table(records)
     pairs = [(f"sctag {flags}", "sctag") for flags in default_rows()]
-    found = tables.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
+    found = paired.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
     for shown, (_, row) in zip(default_rows().values(), found.iterrows(), strict=True):
         mean, median = (signed(x, 3) for x in (row["mean"], row["differences"].median()))
         counts = f"{row['wins']} / {row['losses']} / {row['ties']}"

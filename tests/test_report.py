@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import document, plots, report, tables
+from bench import document, paired, plots, report, tables
 from utils import InputError
 
 SCORES = ("ARI", "NMI", "ACC", "macro_F1")
@@ -171,7 +171,7 @@ def test_a_method_of_few_sets_does_not_take_the_others_from_the_table():
     ],
 )
 def test_the_signed_rank_test_gives_the_exact_value(differences, statistic, p):
-    found = tables.signed_rank(differences)
+    found = paired.signed_rank(differences)
     assert found.n == 6
     assert found.statistic == statistic
     assert found.p == pytest.approx(p)
@@ -179,25 +179,25 @@ def test_the_signed_rank_test_gives_the_exact_value(differences, statistic, p):
 
 
 def test_five_pairs_are_counted_but_not_tested():
-    found = tables.signed_rank([1, 2, -3, 0, 5])
+    found = paired.signed_rank([1, 2, -3, 0, 5])
     assert (found.n, found.wins, found.losses, found.ties) == (5, 3, 1, 1)
     assert found.mean == 1
     assert math.isnan(found.p)
     assert math.isnan(found.statistic)
-    assert math.isnan(tables.signed_rank([]).mean)
+    assert math.isnan(paired.signed_rank([]).mean)
 
 
 def test_holm():
     # 4 tests: .01 x 4, .03 x 3, max(.04 x 2, .09), .5 x 1.
-    found = tables.holm([0.01, 0.04, 0.03, np.nan, 0.5])
+    found = paired.holm([0.01, 0.04, 0.03, np.nan, 0.5])
     np.testing.assert_allclose(found, [0.04, 0.09, 0.09, np.nan, 0.5])
-    np.testing.assert_allclose(tables.holm([0.9, 0.8]), [1, 1])
-    assert len(tables.holm([])) == 0
+    np.testing.assert_allclose(paired.holm([0.9, 0.8]), [1, 1])
+    assert len(paired.holm([])) == 0
 
 
 def test_comparisons_pair_the_sets_that_both_finished():
     pairs = [("sctag", "pca_kmeans"), ("sctag", "spectral")]
-    found = tables.compare(tables.jobs_table(toy()), pairs, same_seeds=False)
+    found = paired.compare(tables.jobs_table(toy()), pairs, same_seeds=False)
     row = row_of(found, other="pca_kmeans")
     assert (row["n"], row["wins"], row["losses"], row["ties"]) == (2, 1, 1, 0)  # A .25, B -.4
     assert row["mean"] == pytest.approx(-0.075)
@@ -214,7 +214,7 @@ def test_ablations_are_the_flagged_methods_whose_plain_form_ran():
 def differences(records, *, same_seeds):
     """ARI of sctag with three hops minus that of sctag, by data set."""
     pairs = [("sctag hops=3", "sctag")]
-    found = tables.compare(tables.jobs_table(records), pairs, same_seeds=same_seeds)
+    found = paired.compare(tables.jobs_table(records), pairs, same_seeds=same_seeds)
     return found.loc[0, "differences"].to_dict()
 
 
@@ -241,7 +241,7 @@ def test_the_clustering_phase_is_measured_seed_by_seed():
         record("A", "sctag", 3, 0.9),
         record("A", "pca_kmeans", 1, 0.9),
     ]
-    found = tables.phases(tables.jobs_table(records))
+    found = paired.phases(tables.jobs_table(records))
     assert len(found) == 1
     row = found.iloc[0]
     assert (row["initial"], row["final"]) == pytest.approx((0.5, 0.6))
@@ -265,7 +265,7 @@ def test_seconds_of_another_machine_than_most_are_in_no_mean(write):
     assert (sctag["seconds_mean"], sctag["ARI_mean"]) == (2.0, pytest.approx(0.6))
     assert math.isnan(row_of(summary, dataset="B", method="pca_kmeans")["seconds_mean"])
     pairs = [("sctag", "pca_kmeans")]
-    row = tables.compare(tables.jobs_table(records), pairs, same_seeds=True).iloc[0]
+    row = paired.compare(tables.jobs_table(records), pairs, same_seeds=True).iloc[0]
     assert (row["n"], row["seconds_ratio"]) == (2, 1.0)  # of A alone
     folder = write(records)
     said = "2 jobs ran on another machine than most: their seconds stand in jobs.csv"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-import benchmark
+from bench import planning
 from bench.jobs import Place
 from bench.methods import ABLATIONS
 
@@ -78,7 +78,7 @@ def counted(ran):
     ],
 )
 def test_the_whole_matrix_is_that_of_benchmark(flags, snakemake, tmp_path):
-    jobs = benchmark.plan(data_dir=tmp_path / "my data")
+    jobs = planning.plan(data_dir=tmp_path / "my data")
     assert len(jobs) >= 2 * 6 * 5
     counts = counted(snakemake(*flags, "--dry-run"))
     assert counts["job"] == len(jobs)
@@ -111,9 +111,9 @@ def test_the_jobs_run_once_and_are_reported(snakemake, records, tmp_path):
     ran = snakemake("--cores", 2, time_limit=5, **SMALL)
     assert "Nothing to be done" in ran.out + ran.err
     what = {"methods": ["pca_kmeans", "leiden"], "regimes": ["true", "default"], "seeds": [1]}
-    jobs = benchmark.plan(data_dir=tmp_path / "my data", **what)
+    jobs = planning.plan(data_dir=tmp_path / "my data", **what)
     place = Place(tmp_path / "my out", tmp_path / "my data")
-    assert set(benchmark.find_state(jobs, place).records) == set(jobs)
+    assert set(planning.find_state(jobs, place).records) == set(jobs)
 
     # a record that is missing is made again, though the report is younger than the others
     (tmp_path / "my out" / "records" / "A" / "leiden-default-seed1.json").unlink()
