@@ -53,22 +53,55 @@ if name.startswith("slow"):
 word = "--variant" if "--variant" in sys.argv else "--method"
 settings = {"dataname": name, word[2:]: flag(word), "seed": seed}
 settings["n_clusters"] = flag("--n_clusters")
-metrics = {"scores": {"ACC": 0.5, "NMI": 0.5, "ARI": seed / 8, "macro_F1": 0.5}}
-metrics |= {"cells": 9, "genes": 7, "n_clusters": 3, "cluster_sizes": [4, 0, 5]}
-metrics |= {"seconds": {"total": 1.5}, "peak_memory_mb": 64.0}
+metrics = {
+    "scores": {"ACC": 0.5, "NMI": 0.5, "ARI": seed / 8, "macro_F1": 0.5},
+    "cells": 9,
+    "genes": 7,
+    "n_clusters": 3,
+    "cluster_sizes": [4, 0, 5],
+    "seconds": {"total": 1.5},
+    "peak_memory_mb": 64.0,
+}
 if name == "damaged":
     del metrics["cells"]
-notes = {"settings": settings, "data": {"sha256": "d"}, "versions": {"numpy": "2"}}
-notes |= {"suite_commit": "c", "machine": {"cores": 2}, "command": sys.argv}
+notes = {
+    "settings": settings,
+    "data": {"sha256": "d"},
+    "versions": {"numpy": "2"},
+    "suite_commit": "c",
+    "machine": {"cores": 2},
+    "command": sys.argv,
+    "threads_seen": [os.environ["OMP_NUM_THREADS"], os.environ["TF_NUM_INTRAOP_THREADS"]],
+}
 (out / "metrics.json").write_text(json.dumps(metrics))
-notes["threads_seen"] = os.environ["OMP_NUM_THREADS"], os.environ["TF_NUM_INTRAOP_THREADS"]
 (out / "settings.json").write_text(json.dumps(notes))
 """
 KEYS = {
-    *("dataset", "method", "regime", "seed", "status", "message", "exit_status", "cells", "genes"),
-    *("n_classes", "n_clusters", "empty_clusters", "scores", "initial_scores", "seconds"),
-    *("wall_seconds", "peak_memory_mb", "command", "settings", "versions", "suite_commit"),
-    *("machine", "data_sha256", "n_jobs", "threads"),
+    "dataset",
+    "method",
+    "regime",
+    "seed",
+    "status",
+    "message",
+    "exit_status",
+    "cells",
+    "genes",
+    "n_classes",
+    "n_clusters",
+    "empty_clusters",
+    "scores",
+    "initial_scores",
+    "seconds",
+    "wall_seconds",
+    "peak_memory_mb",
+    "command",
+    "settings",
+    "versions",
+    "suite_commit",
+    "machine",
+    "data_sha256",
+    "n_jobs",
+    "threads",
 }
 
 
@@ -84,9 +117,9 @@ def data_root(folder, *names):
 
 
 def all_records(out):
-    """Records by what they are of."""
-    found = [json.loads(path.read_text()) for path in (out / "records").rglob("*.json")]
-    return {(r["dataset"], r["method"], r["seed"]): r for r in found}
+    """All records by data set, method and seed."""
+    contents = [json.loads(path.read_text()) for path in (out / "records").rglob("*.json")]
+    return {(r["dataset"], r["method"], r["seed"]): r for r in contents}
 
 
 def alive(pid):
@@ -246,6 +279,19 @@ def test_a_method_becomes_the_flags_of_its_command(tmp_path):
     assert program("leiden", "default") == ([rivals, "--method", "leiden"], None)
 
 
+def test_a_flag_s_former_name_is_the_present_one(data, monkeypatch):
+    monkeypatch.setattr(methods, "RENAMED", {"loops": "hops"})
+    assert methods.present_name("sctag kl=qp loops=2") == "sctag kl=qp hops=2"
+    for other in ("sctag", "loops", "sctag hops=2", "sctag layer=loops", "sctag loops_=2"):
+        assert methods.present_name(other) == other
+    method, settings = methods.parse_method("sctag  loops=2")
+    assert (method, settings["hops"]) == ("sctag hops=2", 2)
+    planned = planning.plan(data_dir=data, methods=["sctag loops=2", "sctag hops=2"], seeds=[1])
+    assert [job.method for job in planned] == ["sctag hops=2"] * 2  # of two data sets
+    with pytest.raises(InputError, match="hops is given twice"):
+        methods.parse_method("sctag loops=2 hops=3")
+
+
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
@@ -377,13 +423,33 @@ def test_a_record_holds_what_the_run_left(fake):
     notes = json.loads((run_dir / "settings.json").read_text())
     assert notes["threads_seen"] == [str(threads)] * 2
     assert record["wall_seconds"] > 0
-    expected = {"dataset": "good", "method": "sctag hops=2", "regime": "true", "seed": 3}
-    expected |= {"status": "ok", "message": None, "exit_status": 0, "cells": 9, "genes": 7}
-    expected |= {"n_classes": 3, "n_clusters": 2, "empty_clusters": 1, "initial_scores": None}
-    expected |= {"scores": {"ACC": 0.5, "NMI": 0.5, "ARI": 0.375, "macro_F1": 0.5}}
-    expected |= {"seconds": 1.5, "wall_seconds": record["wall_seconds"], "peak_memory_mb": 64.0}
-    expected |= {name: notes[name] for name in ("command", "settings", "versions", "machine")}
-    expected |= {"suite_commit": "c", "data_sha256": "d", "n_jobs": 2, "threads": threads}
+    expected = {
+        "dataset": "good",
+        "method": "sctag hops=2",
+        "regime": "true",
+        "seed": 3,
+        "status": "ok",
+        "message": None,
+        "exit_status": 0,
+        "cells": 9,
+        "genes": 7,
+        "n_classes": 3,
+        "n_clusters": 2,
+        "empty_clusters": 1,
+        "scores": {"ACC": 0.5, "NMI": 0.5, "ARI": 0.375, "macro_F1": 0.5},
+        "initial_scores": None,
+        "seconds": 1.5,
+        "wall_seconds": record["wall_seconds"],
+        "peak_memory_mb": 64.0,
+        "command": notes["command"],
+        "settings": notes["settings"],
+        "versions": notes["versions"],
+        "suite_commit": "c",
+        "machine": notes["machine"],
+        "data_sha256": "d",
+        "n_jobs": 2,
+        "threads": threads,
+    }
     assert record == expected
 
 
@@ -487,6 +553,23 @@ def test_a_complete_run_of_something_else_is_refused(change, sentence, fake):
     assert not (fake.out / job.record).exists()
 
 
+def test_a_complete_run_from_before_a_setting_was_renamed_is_the_job_s(fake, monkeypatch):
+    fake.run("good", methods=["sctag hops=2"])
+    job = Job("good", "sctag hops=2", "true", 1)
+    (fake.out / job.record).unlink()
+    path = fake.out / job.run_dir / "settings.json"
+    notes = json.loads(path.read_text())
+    monkeypatch.setattr(methods, "RENAMED", {"loops": "hops"})
+    path.write_text(json.dumps(notes | {"settings": notes["settings"] | {"loops": 3}}))
+    done = fake.run("good", methods=["sctag hops=2"])
+    assert done.status == 2
+    assert "holds another run (hops differ)" in done.err
+    path.write_text(json.dumps(notes | {"settings": notes["settings"] | {"loops": 2}}))
+    assert fake.run("good", methods=["sctag loops=2"]).status == 0
+    assert fake.started() == [("good", 1)]
+    assert json.loads((fake.out / job.record).read_text())["method"] == "sctag hops=2"
+
+
 def test_a_file_that_is_no_record_is_refused(fake):
     fake.run("good")
     (fake.out / Job("good", "sctag", "true", 1).record).write_text("{}")
@@ -585,8 +668,8 @@ def test_two_data_sets_from_end_to_end(real):
     done = command("report", "--out", real / "out", "--quiet")
     assert done.status == 0, done.err
     path = real / "out" / "report" / "report.md"
-    said = f"{path} and report.html: 4 jobs, 0 failed; 2 data sets, 2 methods\n"
-    assert (done.out, path.exists()) == (said, True)
+    last_line = f"{path} and report.html: 4 jobs, 0 failed; 2 data sets, 2 methods\n"
+    assert (done.out, path.exists()) == (last_line, True)
 
 
 def test_one_job_for_a_workflow_engine(real):

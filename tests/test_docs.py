@@ -32,17 +32,18 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summary(records):
-    found = tables.summarise(tables.jobs_table(records))
-    return found[found["regime"] == "true"]
+    table = tables.summarise(tables.jobs_table(records))
+    return table[table["regime"] == "true"]
 
 
 def test_docs_results_is_the_report_on_the_records(records, monkeypatch):
     monkeypatch.setattr(plots, "DPI", 20)
     jobs = tables.jobs_table(records)
-    blocks = list(report.content(Path("results/benchmark"), records, jobs, tables.summarise(jobs)))
+    summary = tables.summarise(jobs)
+    elements = list(report.content(Path("results/benchmark"), records, jobs, summary))
     page = (ROOT / "docs" / "results.md").read_text()
-    assert page.partition(MARKER)[2].strip() == document.to_markdown(blocks[1:]).strip()
-    figures = {block.name for block in blocks if isinstance(block, document.Image)}
+    assert page.partition(MARKER)[2].strip() == document.to_markdown(elements[1:]).strip()
+    figures = {part.name for part in elements if isinstance(part, document.Image)}
     assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == figures
 
 
@@ -96,8 +97,8 @@ def test_each_default_has_its_line():
 def test_the_lines_of_the_defaults_are_the_records(records):
     jobs = tables.jobs_table(records)
     pairs = [(f"sctag {flags}", "sctag") for flags in default_rows()]
-    found = paired.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
-    for shown, (_, row) in zip(default_rows().values(), found.iterrows(), strict=True):
+    tests = paired.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
+    for shown, (_, row) in zip(default_rows().values(), tests.iterrows(), strict=True):
         mean, median = (signed(x, 3) for x in (row["mean"], row["differences"].median()))
         counts = f"{row['wins']} / {row['losses']} / {row['ties']}"
         assert shown == [str(row["n"]), mean, median, counts], row["method"]

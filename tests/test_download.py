@@ -398,8 +398,8 @@ def test_no_network(run_datasets, adam, tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, and nobody listens
         base = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        found = run_datasets("fetch", "Adam", "--mirror", base)
-    check_failed(adam, *found, "cannot be reached", "Connection refused", "check the network")
+        outcome = run_datasets("fetch", "Adam", "--mirror", base)
+    check_failed(adam, *outcome, "cannot be reached", "Connection refused", "check the network")
     assert not [*tmp_path.iterdir()]
 
 

@@ -110,7 +110,7 @@ def cells_of(text):
     ]
 
 
-# Arithmetic ---------------------------------------------------------------------------------------
+# --- Arithmetic -----------------------------------------------------------------------------------
 
 
 def test_mean_and_standard_deviation_over_the_seeds_that_ended_well():
@@ -132,10 +132,10 @@ def test_clusters_found_minus_classes_keeps_its_sign_and_its_size_apart():
 
 
 def test_ranks_share_ties_and_leave_out_sets_with_a_failure():
-    found = tables.overall(summary_of(toy()), ["pca_kmeans", "spectral", "sctag"])
-    assert found.sets == ["A", "B"]
-    assert found.left_out == {"sctag failed on": ["C"]}
-    table = found.table.set_index("method")
+    comparison = tables.overall(summary_of(toy()), ["pca_kmeans", "spectral", "sctag"])
+    assert comparison.sets == ["A", "B"]
+    assert comparison.left_out == {"sctag failed on": ["C"]}
+    table = comparison.table.set_index("method")
     # A: sctag 1, the others 2.5 each; B: pca_kmeans 1, sctag 2, spectral 3.
     assert table["rank"].to_dict() == {"pca_kmeans": 1.75, "spectral": 2.75, "sctag": 1.5}
     assert table["best"].to_dict() == {"pca_kmeans": 1, "spectral": 0, "sctag": 1}
@@ -152,9 +152,9 @@ def test_a_method_of_few_sets_does_not_take_the_others_from_the_table():
     records = toy() + [record("A", "scvi_kmeans", s, 0.1) for s in (1, 2)]
     summary, methods = summary_of(records), ["pca_kmeans", "scvi_kmeans", "spectral"]
     assert tables.ran_everywhere(summary, methods) == ["pca_kmeans", "spectral"]
-    found = tables.overall(summary, methods)
-    assert found.sets == ["A"]
-    assert found.left_out == {"scvi_kmeans was not run on": ["B", "C"]}
+    comparison = tables.overall(summary, methods)
+    assert comparison.sets == ["A"]
+    assert comparison.left_out == {"scvi_kmeans was not run on": ["B", "C"]}
 
 
 @pytest.mark.parametrize(
@@ -171,39 +171,39 @@ def test_a_method_of_few_sets_does_not_take_the_others_from_the_table():
     ],
 )
 def test_the_signed_rank_test_gives_the_exact_value(differences, statistic, p):
-    found = paired.signed_rank(differences)
-    assert found.n == 6
-    assert found.statistic == statistic
-    assert found.p == pytest.approx(p)
-    assert found.wins + found.losses + found.ties == 6
+    test = paired.signed_rank(differences)
+    assert test.n == 6
+    assert test.statistic == statistic
+    assert test.p == pytest.approx(p)
+    assert test.wins + test.losses + test.ties == 6
 
 
 def test_five_pairs_are_counted_but_not_tested():
-    found = paired.signed_rank([1, 2, -3, 0, 5])
-    assert (found.n, found.wins, found.losses, found.ties) == (5, 3, 1, 1)
-    assert found.mean == 1
-    assert math.isnan(found.p)
-    assert math.isnan(found.statistic)
+    test = paired.signed_rank([1, 2, -3, 0, 5])
+    assert (test.n, test.wins, test.losses, test.ties) == (5, 3, 1, 1)
+    assert test.mean == 1
+    assert math.isnan(test.p)
+    assert math.isnan(test.statistic)
     assert math.isnan(paired.signed_rank([]).mean)
 
 
 def test_holm():
     # 4 tests: .01 x 4, .03 x 3, max(.04 x 2, .09), .5 x 1.
-    found = paired.holm([0.01, 0.04, 0.03, np.nan, 0.5])
-    np.testing.assert_allclose(found, [0.04, 0.09, 0.09, np.nan, 0.5])
+    adjusted = paired.holm([0.01, 0.04, 0.03, np.nan, 0.5])
+    np.testing.assert_allclose(adjusted, [0.04, 0.09, 0.09, np.nan, 0.5])
     np.testing.assert_allclose(paired.holm([0.9, 0.8]), [1, 1])
     assert len(paired.holm([])) == 0
 
 
 def test_comparisons_pair_the_sets_that_both_finished():
     pairs = [("sctag", "pca_kmeans"), ("sctag", "spectral")]
-    found = paired.compare(tables.jobs_table(toy()), pairs, same_seeds=False)
-    row = row_of(found, other="pca_kmeans")
+    table = paired.compare(tables.jobs_table(toy()), pairs, same_seeds=False)
+    row = row_of(table, other="pca_kmeans")
     assert (row["n"], row["wins"], row["losses"], row["ties"]) == (2, 1, 1, 0)  # A .25, B -.4
     assert row["mean"] == pytest.approx(-0.075)
     assert row["one_ARI"] == pytest.approx(0.675)
     assert row["seconds_ratio"] == pytest.approx(1)
-    assert found["p_holm"].isna().all()
+    assert table["p_holm"].isna().all()
 
 
 def test_ablations_are_the_flagged_methods_whose_plain_form_ran():
@@ -214,23 +214,23 @@ def test_ablations_are_the_flagged_methods_whose_plain_form_ran():
 def differences(records, *, same_seeds):
     """ARI of sctag with three hops minus that of sctag, by data set."""
     pairs = [("sctag hops=3", "sctag")]
-    found = paired.compare(tables.jobs_table(records), pairs, same_seeds=same_seeds)
-    return found.loc[0, "differences"].to_dict()
+    table = paired.compare(tables.jobs_table(records), pairs, same_seeds=same_seeds)
+    return table.loc[0, "differences"].to_dict()
 
 
 def test_a_difference_is_of_the_data_sets_that_both_finished():
     records = toy() + [record(d, "sctag hops=3", s, 0.6) for d in "ABC" for s in (1, 2)]
     for same_seeds in (False, True):
-        found = differences(records, same_seeds=same_seeds)
-        assert found == pytest.approx({"A": -0.25, "B": 0.1})  # sctag failed on C
+        by_set = differences(records, same_seeds=same_seeds)
+        assert by_set == pytest.approx({"A": -0.25, "B": 0.1})  # sctag failed on C
 
 
 def test_a_difference_on_the_same_seeds_leaves_out_all_others():
     records = toy() + [record(d, "sctag hops=3", s, 0.6) for d, s in (("A", 1), ("C", 1), ("B", 3))]
-    found = differences(records, same_seeds=True)
-    assert found == pytest.approx({"A": -0.2, "C": 0.3})  # of seed 1 alone; on B none is shared
-    found = differences(records, same_seeds=False)
-    assert found == pytest.approx({"A": -0.25, "B": 0.1})
+    by_set = differences(records, same_seeds=True)
+    assert by_set == pytest.approx({"A": -0.2, "C": 0.3})  # of seed 1 alone; on B none is shared
+    by_set = differences(records, same_seeds=False)
+    assert by_set == pytest.approx({"A": -0.25, "B": 0.1})
     assert differences([*toy(), record("A", "sctag hops=3", 3, 0.6)], same_seeds=True) == {}
 
 
@@ -241,9 +241,9 @@ def test_the_clustering_phase_is_measured_seed_by_seed():
         record("A", "sctag", 3, 0.9),
         record("A", "pca_kmeans", 1, 0.9),
     ]
-    found = paired.phases(tables.jobs_table(records))
-    assert len(found) == 1
-    row = found.iloc[0]
+    table = paired.phases(tables.jobs_table(records))
+    assert len(table) == 1
+    row = table.iloc[0]
     assert (row["initial"], row["final"]) == pytest.approx((0.5, 0.6))
     assert row["difference"] == pytest.approx(0.1)
 
@@ -268,12 +268,12 @@ def test_seconds_of_another_machine_than_most_are_in_no_mean(write):
     row = paired.compare(tables.jobs_table(records), pairs, same_seeds=True).iloc[0]
     assert (row["n"], row["seconds_ratio"]) == (2, 1.0)  # of A alone
     folder = write(records)
-    said = "2 jobs ran on another machine than most: their seconds stand in jobs.csv"
-    assert said in section((folder / "report.md").read_text(), "Environment")
+    sentence = "2 jobs ran on another machine than most: their seconds stand in jobs.csv"
+    assert sentence in section((folder / "report.md").read_text(), "Environment")
     assert sorted(pd.read_csv(folder / "jobs.csv")["seconds"]) == [2, 2, 2, 90, 90]
 
 
-# Published figures --------------------------------------------------------------------------------
+# --- Published figures ----------------------------------------------------------------------------
 
 
 def test_published_figures_are_numbers_with_a_source():
@@ -309,7 +309,10 @@ def test_published_figures_stay_in_their_own_columns(write, tmp_path, monkeypatc
     markdown = (folder / "report.md").read_text()
     header, _, row = cells_of(section(markdown, "Published figures"))
     assert header[:5] == [
-        *("data set", "ours: sctag, ARI", "published: method", "published: ARI"),
+        "data set",
+        "ours: sctag, ARI",
+        "published: method",
+        "published: ARI",
         "published: NMI",
     ]
     assert row[:5] == ["A", "0.850 ± 0.071", "rival", "0.12321", "0.45654"]
@@ -323,7 +326,7 @@ def test_the_published_mean_stands_beside_ours_only_if_ours_is_whole():
     assert math.isnan(tables.mean_of_eleven(summary_of(records[1:]), "sctag"))
 
 
-# What is written ----------------------------------------------------------------------------------
+# --- What is written ------------------------------------------------------------------------------
 
 
 def test_every_file_is_written_and_agrees(write, out, tmp_path):
@@ -381,10 +384,10 @@ def test_only_the_regimes_that_ran_have_a_section(write):
 
 
 def test_the_estimated_number_of_clusters_is_held_against_the_true_one(write):
-    found = {"A": (3, 4), "B": (5, 5), "C": (12, 14)}  # of 4 classes
+    numbers_of_clusters = {"A": (3, 4), "B": (5, 5), "C": (12, 14)}  # of 4 classes
     records = [
         record(d, "sctag", s, 0.5, regime="estimated", n_clusters=n)
-        for d, numbers in found.items()
+        for d, numbers in numbers_of_clusters.items()
         for s, n in enumerate(numbers, 1)
     ]
     markdown = (write(records) / "report.md").read_text()
@@ -430,8 +433,8 @@ def test_the_environment_tells_what_differs(write):
 def test_commands_name_each_job_and_no_other(out):
     records = [*toy(), record("B", "sctag hops=3 kl=qp", 1, 0.5)]
     records += [record("A", "leiden", s, 0.5, regime="default") for s in (1, 2)]
-    found = [line.split(" --datasets ")[1] for line in report.commands(out, records)]
-    assert sorted(found) == [
+    plans = [line.split(" --datasets ")[1] for line in report.commands(out, records)]
+    assert sorted(plans) == [
         "A --methods leiden --seeds 1 2 --regimes default",
         "A B C --methods pca_kmeans spectral sctag --seeds 1 2 --regimes true",
         "B --methods 'sctag hops=3 kl=qp' --seeds 1 --regimes true",
@@ -469,13 +472,13 @@ def test_the_page_is_escaped_and_needs_nothing_else(write):
 
 
 def test_markdown_has_no_meaning_in_names_and_messages():
-    blocks = [document.Paragraph("word " * 20 + "- a *b* _c_ d_e `f` [g](h) <b> a < b &amp; 1. x")]
-    text = document.to_markdown(blocks)
+    paragraph = document.Paragraph("word " * 20 + "- a *b* _c_ d_e `f` [g](h) <b> a < b &amp; 1. x")
+    text = document.to_markdown([paragraph])
     assert r"\*b\* \_c\_ d_e \`f\` \[g\](h) \<b> a < b \&amp; 1. x" in text
     assert text.splitlines()[1].startswith(r"\- a")
 
 
-# Bad input ----------------------------------------------------------------------------------------
+# --- Bad input ------------------------------------------------------------------------------------
 
 
 def refused(write, records):

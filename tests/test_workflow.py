@@ -36,12 +36,10 @@ def snakemake(tmp_path, simulated):
 
     def snakemake(*flags, **config):
         config = {"data_dir": "my data", "out": "my out", "threads": 1} | config
+        words = [sys.executable, "-m", "snakemake", "--snakefile", WORKFLOW / "Snakefile", *flags]
+        words += ["--config", *(f"{name}={value}" for name, value in config.items())]
         done = subprocess.run(
-            [
-                *(sys.executable, "-m", "snakemake", "--snakefile", WORKFLOW / "Snakefile"),
-                *map(str, flags),
-                *("--config", *(f"{name}={value}" for name, value in config.items())),
-            ],
+            [str(word) for word in words],
             cwd=tmp_path,
             env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
             capture_output=True,
@@ -99,8 +97,10 @@ def test_the_jobs_run_once_and_are_reported(snakemake, records, tmp_path):
     assert ran.status == 0, ran
     made = records()
     assert set(made) == {
-        *("A/pca_kmeans-true-seed1.json", "B/pca_kmeans-true-seed1.json"),
-        *("A/leiden-default-seed1.json", "B/leiden-default-seed1.json"),
+        "A/pca_kmeans-true-seed1.json",
+        "B/pca_kmeans-true-seed1.json",
+        "A/leiden-default-seed1.json",
+        "B/leiden-default-seed1.json",
     }
     assert all(record["status"] == "ok" for record in made.values())
     assert all(record["threads"] == 1 for record in made.values())
