@@ -48,7 +48,8 @@ def draw_groups(ax: Axes, umap: np.ndarray, codes: np.ndarray, marks: dict[int, 
     `codes`, shape (N,), has the place of each cell's group in `COLOURS`, and is a key of `marks`.
     """
     order = np.random.default_rng(0).permutation(len(umap))  # so that no group covers another
-    ax.scatter(*umap[order].T, c=[COLOURS[code] for code in codes[order]], s=11, linewidths=0)
+    x, y = umap[order].T
+    ax.scatter(x, y, c=[COLOURS[code] for code in codes[order]], s=11, linewidths=0)
     apart = np.ptp(umap, axis=0).max() * MARKS_APART
     places = np.full((0, 2), np.inf)
     for code in np.unique(codes):
