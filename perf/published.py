@@ -1,6 +1,6 @@
 """The published computation, written plainly: eager, with the N x N adjacency in memory.
 
-Our own transcription of the official pipeline's mathematics (README, "Two variants", left column),
+Our own transcription of the official pipeline's mathematics (docs/variants.md, column "official"),
 kept as slow and as obvious as it was published. `speed.py` times it beside the suite, and the tests
 hold the suite's fast steps against it. It shares no code with the suite's model or losses.
 """

@@ -1,26 +1,36 @@
-"""The measured figures of the documents are those of the records that stand beside them."""
+"""The documents: their figures are those of the records, their links, flags and defaults exist."""
 
+import argparse
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import baselines
+import benchmark
+import datasets
+import readers
 import settings
 from bench import archive, document, paired, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
-from bench.sections import seeds_cell
 from bench.wording import signed, three_decimals
+from command import as_text
+from perf import speed
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"
-METHODS = {  # the columns of README's table
+METHODS = {  # the rows of README's table
     "PCA + K-means": "pca_kmeans",
-    "spectral": "spectral",
+    "spectral clustering": "spectral",
     "Leiden at K": "leiden_k",
-    "Louvain at K": "louvain_k",
-    "`official`": "official",
-    "`sctag`": "sctag",
+    "scTAG, variant `official`": "official",
+    "scTAG, variant `sctag` (default)": "sctag",
 }
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README_LINES = 160
 
 
 @pytest.fixture(scope="module")
@@ -31,50 +41,129 @@ def records(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def summary(records):
-    table = tables.summarise(tables.jobs_table(records))
-    return table[table["regime"] == "true"]
+def jobs(records):
+    return tables.jobs_table(records)
 
 
-def test_docs_results_is_the_report_on_the_records(records, monkeypatch):
+@pytest.fixture(scope="module")
+def summary(jobs):
+    return tables.summarise(jobs)
+
+
+@pytest.fixture(scope="module")
+def true_ari(summary):
+    """Mean ARI over seeds by data set and method, at the true number of clusters."""
+    return tables.pivot(summary[summary["regime"] == "true"], "ARI_mean", finished=True)
+
+
+def test_docs_results_is_the_report_on_the_records(records, jobs, summary, monkeypatch):
     monkeypatch.setattr(plots, "DPI", 20)
-    jobs = tables.jobs_table(records)
-    summary = tables.summarise(jobs)
-    elements = list(report.content(Path("results/benchmark"), records, jobs, summary))
+    blocks = list(report.content(Path("results/benchmark"), records, jobs, summary))
     page = (ROOT / "docs" / "results.md").read_text()
-    assert page.partition(MARKER)[2].strip() == document.to_markdown(elements[1:]).strip()
-    figures = {part.name for part in elements if isinstance(part, document.Image)}
+    assert page.partition(MARKER)[2].strip() == document.to_markdown(blocks[1:]).strip()
+    figures = {block.name for block in blocks if isinstance(block, document.Image)}
     assert {path.name for path in (ROOT / "docs" / "figures").iterdir()} == figures
 
 
-def readme_table():
-    """Rows of README's table of results, by the words of its header."""
-    text = (ROOT / "README.md").read_text()
-    lines = re.search(r"^\| ARI \| cells \|.*?\n\n", text, re.M | re.S)[0].splitlines()
-    header, _, *rows = (
-        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line
-    )
-    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+# ---- measured figures in README and in the words of the other pages
 
 
-def test_the_readme_has_every_data_set_with_the_records_scores(summary):
-    table = readme_table()
-    seeds = int(summary["jobs"].max())
-    assert set(summary["dataset"]) == {name for name in table if "mean" not in name}
-    for _, row in summary.iterrows():
-        for title, method in METHODS.items():
-            if row["method"] == method:
-                shown = table[row["dataset"]][title]
-                assert shown == seeds_cell(row, "ARI", three_decimals, seeds), row
+def cells_of(line):
+    """The cells of a line of a table, without bold."""
+    return [cell.strip(" *") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def table_after(page, header):
+    """Rows of the table whose header begins so: the first cell, and the others by their titles."""
+    lines = page.read_text().partition(f"\n{header}")[2].splitlines()
+    titles = cells_of(header + lines[0])[1:]
+    rows = [cells_of(line) for line in lines[2 : lines.index("")]]
+    return {row[0]: dict(zip(titles, row[1:], strict=True)) for row in rows}
+
+
+def words_of(page):
+    """The text of a page before any generated part, each run of white space as one space."""
+    return " ".join(page.read_text().partition(MARKER)[0].split())
+
+
+def short(value):
+    """Three decimals without the zero before the point, as the pages have it in sentences."""
+    return three_decimals(value).removeprefix("0")
 
 
 def test_the_readme_has_the_records_means(summary):
-    table = readme_table()
-    for measure, name in zip(tables.SCORES, ("mean", "NMI", "ACC", "macro F1"), strict=True):
-        row = table["mean" if measure == "ARI" else f"mean {name}"]
-        for title, method in METHODS.items():
-            part = summary[summary["method"] == method]
-            assert row[title] == three_decimals(part[f"{measure}_mean"].mean())
+    table = table_after(ROOT / "README.md", "| method | ARI |")
+    true = summary[summary["regime"] == "true"]
+    assert set(table) == set(METHODS)
+    for title, method in METHODS.items():
+        means = true[true["method"] == method]
+        assert (len(means), set(means["ok"])) == (12, {5})  # as the sentence above the table says
+        for measure in tables.SCORES:
+            shown = table[title][measure.replace("macro_F1", "macro F1")]
+            assert shown == three_decimals(means[f"{measure}_mean"].mean()), (method, measure)
+
+
+def test_the_words_on_the_true_number_are_the_records(true_ari, jobs):
+    words = words_of(ROOT / "docs" / "results.md")
+    ari = true_ari[["pca_kmeans", "spectral", "leiden_k", "louvain_k", "official", "sctag"]]
+    best = ari.round(tables.EQUAL).eq(ari.round(tables.EQUAL).max(axis=1), axis=0)
+    assert best["sctag"].sum() == 11
+    assert "highest ARI on eleven of the twelve data sets" in words
+    assert best.loc["Mix_10x_3cl"].all()
+    lead = ari["sctag"] - ari["pca_kmeans"]
+    assert sorted(lead.index[(lead > 0) & (lead < 0.001)]) == ["Baron_mouse", "Pollen"]
+    ahead = ari.columns[ari.loc["PBMC_facs"] > ari.loc["PBMC_facs", "sctag"]]
+    assert set(ari) - set(ahead) == {"official", "sctag"}
+    of_graph = min((ari["sctag"] - ari[m]).mean() for m in ("spectral", "leiden_k", "louvain_k"))
+    assert f"Its lead of {short(lead.mean())} over PCA + K-means, and of {short(of_graph)}" in words
+    rest = lead.drop(["Segerstolpe", "Worm_neuron"]).mean()
+    assert f"without Segerstolpe and Worm_neuron it is {short(rest)} over PCA + K-means" in words
+    scvi = true_ari.dropna(subset=["scvi_kmeans"])[["scvi_kmeans", "pca_kmeans", "sctag"]]
+    means = [short(mean) for mean in scvi.mean()]
+    assert len(scvi) == 6
+    assert "has {}, PCA + K-means {}, and `sctag` {}".format(*means) in words
+    young = jobs[(jobs["dataset"] == "Young") & (jobs["regime"] == "true")]
+    early, whole = (
+        young[young["method"] == method].set_index("seed")["ARI"]
+        for method in ("sctag", "sctag pretrain_tol=0 cluster_tol=0")
+    )
+    shown = [f"{short(x.mean())} ± {short(x.std())}" for x in (early, whole)]
+    paired = early - whole
+    shown.append(f"+{short(paired.mean())} ± {short(paired.std())}")
+    sentence = (
+        "{} over five seeds, against {} with all 1300 epochs (`--pretrain_tol 0 --cluster_tol "
+    )
+    sentence += "0`), a paired difference of {}."
+    assert sentence.format(*shown) in words_of(ROOT / "docs" / "speed.md")
+
+
+def test_the_words_on_the_estimated_number_are_the_records(summary, jobs):
+    words = words_of(ROOT / "docs" / "results.md")
+    regimes = {"sctag": "estimated", "pca_kmeans": "estimated"}
+    regimes |= {"leiden": "default", "louvain": "default"}
+    rows = {
+        method: tables.overall(summary[summary["regime"] == regime], [method]).table.iloc[0]
+        for method, regime in regimes.items()
+    }
+    ari = {method: short(row["ARI"]) for method, row in rows.items()}
+    assert f"`sctag` has {ari['sctag']}, and PCA + K-means" in words
+    assert f"from its components, {ari['pca_kmeans']}, which is" in words
+    f1 = [short(rows[method]["macro_F1"]) for method in ("sctag", "pca_kmeans")]
+    assert "their macro F1 is {} and {}".format(*f1) in words
+    assert f"Leiden at resolution 1 has {ari['leiden']}, and Louvain {ari['louvain']}" in words
+    error = {method: f"{row['median_abs_k_error']:.1f}" for method, row in rows.items()}
+    assert f"off by {error['sctag']} clusters in the median, Leiden by {error['leiden']}" in words
+    assert f"The spread over seeds is {short(rows['sctag']['seeds_sd'])}" in words
+    runs = jobs[(jobs["method"] == "sctag") & (jobs["regime"] == "estimated")]
+    low, high = runs.groupby("dataset")["n_clusters"].agg(["min", "max"]).T.itertuples(index=False)
+    for name, phrase in (
+        ("Baron_mouse", "{} to {} of Baron's 13"),
+        ("Mouse_bladder_MCA_2100", "{} to {} of the bladder's 16"),
+    ):
+        assert phrase.format(getattr(low, name), getattr(high, name)) in words
+
+
+# ---- the lines of the defaults
 
 
 def default_rows():
@@ -94,11 +183,106 @@ def test_each_default_has_its_line():
     assert {name for name in sctag if sctag[name] != official[name]} - refusal_only <= named
 
 
-def test_the_lines_of_the_defaults_are_the_records(records):
-    jobs = tables.jobs_table(records)
+def test_the_lines_of_the_defaults_are_the_records(jobs):
     pairs = [(f"sctag {flags}", "sctag") for flags in default_rows()]
-    tests = paired.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
-    for shown, (_, row) in zip(default_rows().values(), tests.iterrows(), strict=True):
+    compared = paired.compare(jobs[jobs["regime"] == "true"], pairs, same_seeds=True)
+    for shown, (_, row) in zip(default_rows().values(), compared.iterrows(), strict=True):
         mean, median = (signed(x, 3) for x in (row["mean"], row["differences"].median()))
         counts = f"{row['wins']} / {row['losses']} / {row['ties']}"
         assert shown == [str(row["n"]), mean, median, counts], row["method"]
+
+
+def test_the_table_of_the_variants_has_every_difference_and_both_defaults():
+    rows = table_after(ROOT / "docs" / "variants.md", "| setting | official |")
+    shown = {name.strip("`-"): (row["official"], row["sctag"]) for name, row in rows.items()}
+    sctag, official = settings.defaults("sctag"), settings.defaults("official")
+    assert shown == {
+        name: (as_text(official[name]), as_text(sctag[name]))
+        for name in sctag
+        if name != "variant" and sctag[name] != official[name]
+    }
+
+
+# ---- README's length and commands, links, flags
+
+
+def test_the_readme_is_short_and_has_the_two_commands():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= README_LINES
+    for command in ("make train", "make test"):
+        assert any(line.split("#")[0].strip() == command for line in lines)
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them of the words."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    seen, made = {}, set()
+    for heading in re.findall(r"^#+ (.*)$", text, re.M):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        seen[slug] = seen.get(slug, -1) + 1
+        made.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+    return made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\[[^\[\]]*\]\(([^()\s]+)\)", page.read_text())
+    for link in links:
+        if re.match(r"\w+:", link):  # an address
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def flags_of(parser):
+    """The flags of a parser and of its commands that its help shows."""
+    shown = set()
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS:
+            shown.update(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            shown.update(*map(flags_of, action.choices.values()))
+    return {flag for flag in shown if flag.startswith("--")}
+
+
+@pytest.fixture(scope="module")
+def known_flags():
+    known = {"--help"}
+    for name, spec in settings.specs().items():
+        known |= {f"--{name}", f"--no-{name}"} if bool in spec.types else {f"--{name}"}
+    return known | flags_of(benchmark.build_parser()) | flags_of(datasets.build_parser())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_that_is_named_exists(page, known_flags, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--help"])
+    for show_help in (lambda: baselines.parse(["--help"]), speed.main):
+        with pytest.raises(SystemExit):
+            show_help()
+    of_help = set(re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.M))
+    named = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", page.read_text()))
+    assert named - {"--NAME", "--no-NAME"} <= known_flags | of_help
+
+
+# ---- README's notebook
+
+
+@pytest.mark.slow
+def test_the_readmes_notebook_runs_as_it_stands(tmp_path):
+    cells = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)[1]
+    assert 5 <= sum(map(bool, cells.splitlines())) <= 8
+    adata = readers.read(ROOT / "data" / "pbmc68k_reduced" / "data.h5")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    (tmp_path / "notebook.py").write_text(cells)
+    done = subprocess.run(
+        [sys.executable, "notebook.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    sizes = [int(line.split()[1]) for line in done.stdout.splitlines()[1:-1]]
+    assert sum(sizes) == adata.n_obs
