@@ -41,9 +41,10 @@ def canonical(matrix: Any, where: str) -> csr_matrix:
     if _is_canonical(matrix):
         return matrix
     if issparse(matrix):
-        if hasattr(matrix, "check_format"):  # CSR and CSC can disagree with themselves
-            matrix.check_format(full_check=True)
-        counts = csr_matrix(matrix, dtype=np.float64, copy=True)
+        wide = matrix.astype(np.float64, copy=True)  # first, as SciPy does little with float16
+        if hasattr(wide, "check_format"):  # CSR and CSC can disagree with themselves
+            wide.check_format(full_check=True)
+        counts = csr_matrix(wide)
         counts.sum_duplicates()
     else:
         rows, columns = np.nonzero(matrix)
