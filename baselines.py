@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 STAGES = ("data", "run")  # of the settings that matter here; every other one is the network's
+MIXTURE_STARTS = 10  # of the Gaussian mixture, of which the best is kept
 SCVI_NEIGHBORS = 15  # of the graph of scVI's embedding: the default of --k_neighbors
 
 
@@ -53,6 +54,24 @@ def pca_kmeans(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
 
     labels = clustering.kmeans(adata.obsm["X_pca"], n_clusters=n_clusters, seed=seed)
     return checked(labels, n_clusters, "K-means")
+
+
+def pca_mixture(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Return labels (N,) by a mixture of Gaussians, each with its own full covariance.
+
+    The mixture is fitted to obsm["X_pca"], ten times from K-means. Source: scikit-learn's
+    `GaussianMixture`.
+    """
+    import warnings
+
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(n_clusters, n_init=MIXTURE_STARTS, random_state=seed)
+    with warnings.catch_warnings():
+        # A start that has not converged is still compared, and the best of all is taken.
+        warnings.filterwarnings("ignore", message=".*did not converge")
+        labels = mixture.fit_predict(adata.obsm["X_pca"])
+    return checked(labels, n_clusters, "the Gaussian mixture")
 
 
 def spectral(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
@@ -151,6 +170,7 @@ class Method(NamedTuple):
 _GRAPH, _TO_K = "of the kNN graph at resolution 1", "at a resolution that gives n_clusters"
 METHODS: dict[str, Method] = {
     "pca_kmeans": Method(pca_kmeans, True, "K-means of the principal components"),
+    "pca_mixture": Method(pca_mixture, True, "Gaussian mixture of the principal components"),
     "spectral": Method(spectral, True, "spectral clustering of the kNN graph"),
     "leiden": Method(partial(communities, algorithm="leiden"), False, f"Leiden {_GRAPH}"),
     "leiden_k": Method(partial(communities_at_k, algorithm="leiden"), True, f"Leiden {_TO_K}"),

@@ -224,10 +224,10 @@ def test_the_plan_by_hand(data):
 
 def test_the_plan_by_default(data, monkeypatch):
     monkeypatch.setattr(methods, "has_scvi", lambda: False)
-    words = ["pca_kmeans", "spectral", "leiden_k", "louvain_k", "official", "sctag"]
+    words = ["pca_kmeans", "pca_mixture", "spectral", "leiden_k", "louvain_k", "official", "sctag"]
     planned = planning.plan(data_dir=data)
-    assert len(planned) == 2 * 6 * 5
-    assert [job.method for job in planned[:6]] == words
+    assert len(planned) == 2 * 7 * 5
+    assert [job.method for job in planned[:7]] == words
     assert {job.regime for job in planned} == {"true"}
     with pytest.raises(InputError, match="scvi_leiden needs scvi-tools"):
         planning.plan(data_dir=data, methods=["scvi_leiden"], regimes=["default"])
