@@ -188,4 +188,5 @@ def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> annd
 FORMATS = (
     Format("the published layout (.h5 with exprs)", layouts.is_published, layouts.read_published),
     Format("AnnData (.h5ad)", layouts.is_h5ad, layouts.read_h5ad),
+    Format("a table of text (.csv, .tsv, also .gz)", layouts.is_table, layouts.read_table),
 )

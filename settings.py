@@ -38,7 +38,8 @@ class Source:
     )
     data: Path | None = _data(
         None,
-        "read this file, an .h5ad or an .h5 of the published layout, instead of --dataname",
+        "read this file instead of --dataname: an .h5ad, an .h5 of the published layout, or a table "
+        "of text (.csv, .tsv, also .gz)",
         metavar="FILE",
         neutral=True,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # half a second to import: only the functions that read a fil
     from scipy.sparse import csc_matrix, csr_matrix
 
 NAMES_SHOWN = 20
+SEPARATORS = {"csv": ",", "tsv": "\t", "txt": "\t"}  # of tables of text, by the suffix
 
 
 class Parts(NamedTuple):
@@ -153,6 +154,41 @@ def _legacy_frame(file: h5py.File, axis: str) -> pd.DataFrame:
     frame = pd.DataFrame(columns).set_index(table.dtype.names[0])
     frame.attrs["left_out"] = left_out
     return frame
+
+
+# ---- tables of text
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a path is a file named as a table of text: .csv, .tsv or .txt, also .gz."""
+    suffixes = path.name.lower().removesuffix(".gz").rsplit(".", 1)
+    return path.is_file() and len(suffixes) == 2 and suffixes[1] in SEPARATORS
+
+
+def read_table(path: Path, layer: str | None) -> Parts:
+    """Read a table of cells x genes, with names in the first row and the first column."""
+    import pandas as pd
+
+    if layer is not None:
+        raise InputError(f"{path} is a table, --layer {layer} is for .h5ad files only")
+    suffix = path.name.lower().removesuffix(".gz").rsplit(".", 1)[1]
+    try:
+        table = pd.read_csv(path, sep=SEPARATORS[suffix], index_col=0, compression="infer")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = hdf5.reason(error)
+        raise InputError(
+            f"{path}: is not a table that can be read ({reason}): a row for each cell and a column "
+            "for each gene are needed, with their names in the first column and the first row"
+        ) from error
+    wrong = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
+    if wrong:
+        raise InputError(
+            f"{path}: columns that are not numbers throughout: {listed(wrong)}: give one column "
+            "for each gene, and the names of the cells in the first"
+        )
+    genes = pd.DataFrame(index=pd.Index(table.columns.astype(str), dtype=object))
+    cells = pd.DataFrame(index=pd.Index(table.index.astype(str), dtype=object))
+    return Parts(table.to_numpy(), cells, genes)
 
 
 # ---- what the formats share

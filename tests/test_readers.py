@@ -492,18 +492,41 @@ def test_what_is_read_can_be_written_again(h5, h5ad):
 
 def test_a_format_is_a_function_and_a_line(tmp_path, monkeypatch):
     def read_text(path, layer):
-        matrix = np.loadtxt(path / "counts.txt", ndmin=2)
+        matrix = np.loadtxt(path / "counts.dat", ndmin=2)
         return readers.layouts.Parts(matrix, pd.DataFrame(index=CELLS), pd.DataFrame(index=GENES))
 
     def is_text(path):
-        return (path / "counts.txt").is_file()
+        return (path / "counts.dat").is_file()
 
     monkeypatch.setattr(
         readers, "FORMATS", (*readers.FORMATS, readers.Format("text", is_text, read_text))
     )
-    np.savetxt(tmp_path / "counts.txt", COUNTS)
+    np.savetxt(tmp_path / "counts.dat", COUNTS)
     np.testing.assert_array_equal(readers.read(tmp_path).X.toarray(), COUNTS)
-    refused(tmp_path / "counts.txt", "is not an HDF5 file.* or text$")
+    refused(tmp_path / "counts.dat", "is not an HDF5 file.* or text$")
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("a.csv", ","), ("a.tsv.gz", "\t"), ("a.TXT", "\t"), ("a.csv.gz", ",")]
+)
+def test_a_table_of_text(name, separator, tmp_path):
+    table = pd.DataFrame(COUNTS, index=CELLS, columns=GENES)
+    table.to_csv(tmp_path / name, sep=separator, compression="infer")
+    adata = readers.read(tmp_path / name)
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS)
+    assert adata.obs_names.tolist() == CELLS
+    assert adata.var_names.tolist() == GENES
+    refused(tmp_path / name, "--layer counts is for .h5ad files only", layer="counts")
+
+
+def test_a_table_with_a_column_of_words_or_without_an_order_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"g0": [1, 2], "batch": ["x", "y"]}, index=["a", "b"]).to_csv(path)
+    refused(path, "columns that are not numbers throughout: batch:")
+    path.write_text(",g0\na,1\nb,2,3,4\n")
+    refused(path, "is not a table that can be read .*a row for each cell")
+    path.write_bytes(b",g0\na,\xff\xfe\n")
+    refused(path, "is not a table that can be read .*utf-8")
 
 
 def test_the_path_may_be_text(h5):
