@@ -38,8 +38,8 @@ class Source:
     )
     data: Path | None = _data(
         None,
-        "read this file instead of --dataname: an .h5ad, an .h5 of the published layout, or a table "
-        "of text (.csv, .tsv, also .gz)",
+        "read this file, an .h5ad, an .h5 of the published layout or a table of text (.csv, .tsv, "
+        "also .gz), instead of --dataname",
         metavar="FILE",
         neutral=True,
     )
