@@ -20,6 +20,8 @@ LOG_MEAN_RANGE = (float(np.log(1e-5)), float(np.log(1e6)))
 THETA_RANGE = (1e-4, 1e4)
 # Entries at or below this are zeros to the ZINB (z-scored targets have negative entries).
 ZERO = 1e-8
+# A logit of pi at which no zero is a dropout: pi is 1e-13.
+PI_LOGIT_OF_NONE = -30.0
 # log Gamma is computed by Stirling's series at the argument + SHIFT, where four terms leave an
 # error below 4e-9, less than float32 resolves.
 SHIFT = 4
@@ -301,6 +303,32 @@ def zinb_nll(
         return total * scale, gradient
 
     return nll(hidden, kernel, bias)
+
+
+def nb_nll(
+    target: ZINBTarget,
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    clip: str = "return",
+    block_bytes: int = CACHE_BYTES,
+) -> tf.Tensor:
+    """Return the mean negative log-likelihood of a negative binomial without zero inflation.
+
+    It is `zinb_nll` with the third head held where pi vanishes, so that head learns nothing.
+    """
+    n_genes = target.y.shape[1]
+    no_kernel = tf.zeros_like(kernel[:, 2 * n_genes :])
+    no_pi = tf.fill([n_genes], PI_LOGIT_OF_NONE)
+    return zinb_nll(
+        target,
+        hidden,
+        tf.concat([kernel[:, : 2 * n_genes], no_kernel], axis=1),
+        tf.concat([bias[: 2 * n_genes], no_pi], axis=0),
+        clip=clip,
+        block_bytes=block_bytes,
+    )
 
 
 def mean_square(

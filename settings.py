@@ -158,9 +158,9 @@ class Objective:
 
     reconstruction: str = _model(
         "zinb",
-        "what the count decoder is trained by: the ZINB, or, to see what the ZINB is worth, the "
-        "mean squared error of the z-scores",
-        choices=("zinb", "mse"),
+        "what the count decoder is trained by: the ZINB or, to see what it is worth, a negative "
+        "binomial without zero inflation (nb), or the mean squared error of the z-scores (mse)",
+        choices=("zinb", "nb", "mse"),
     )
     zinb_target: str = _model(
         "counts",

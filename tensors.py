@@ -186,6 +186,21 @@ def zinb_reconstruction(
     return ZINBReconstruction(target, objective.zinb_clip, block_bytes)
 
 
+class NBReconstruction(ZINBReconstruction):
+    """The loss of a negative binomial without zero inflation; see `likelihoods.nb_nll`."""
+
+    def __call__(self, heads: CountHeads) -> tf.Tensor:
+        """Return the mean negative log-likelihood in nats."""
+        return likelihoods.nb_nll(self.target, *heads, clip=self.clip, block_bytes=self.block_bytes)
+
+
+def nb_reconstruction(
+    adata: ad.AnnData, objective: Objective, *, block_bytes: int
+) -> NBReconstruction:
+    """Return the loss of a negative binomial on prepared data, with the options of the ZINB."""
+    return NBReconstruction(*zinb_reconstruction(adata, objective, block_bytes=block_bytes))
+
+
 class SquaredError(NamedTuple):
     """The squared error of one data set's z-scores, as a function of the decoder's heads."""
 
@@ -205,5 +220,6 @@ def mse_reconstruction(
 
 RECONSTRUCTIONS: dict[str, Callable[..., Any]] = {
     "zinb": zinb_reconstruction,
+    "nb": nb_reconstruction,
     "mse": mse_reconstruction,
 }

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import special
+from scipy import special, stats
 
 import likelihoods
 import losses
 from likelihoods import zinb_nll, zinb_nll_entries, zinb_target
+from settings import specs
+from tensors import RECONSTRUCTIONS
 
 THETA = [1e-4, 1e-2, 0.5, 1.0, 7.3, 150.0, 1e4]
 MEAN = [1e-5, 1e-2, 0.3, 1.0, 20.0, 3e3, 1e6]
@@ -255,6 +257,27 @@ def test_kl_by_hand_in_both_directions():
     assert float(losses.kl_divergence(p, q, direction="qp")) == pytest.approx(qp, rel=1e-5)
     certain = tf.constant([[1.0, 0.0]])
     assert np.isfinite(losses.kl_divergence(certain, 1.0 - certain, direction="pq"))
+
+
+def test_the_negative_binomial_is_scipys_and_leaves_the_third_head_alone():
+    rng = np.random.default_rng(0)
+    hidden, kernel, bias = rng.normal(size=(7, 4)), rng.normal(size=(4, 9)), rng.normal(size=9)
+    y, factor = rng.poisson(2.0, (7, 3)).astype(float), rng.uniform(0.5, 2, 7)
+    tensors = [tf.constant(x, tf.float32) for x in (hidden, kernel, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        computed = likelihoods.nb_nll(zinb_target(y, factor), *tensors, block_bytes=4 * 9 * 3)
+    log_mean, theta_raw, _ = np.split(hidden @ kernel + bias, 3, axis=1)
+    mean, theta = np.exp(log_mean) * factor[:, None], np.log1p(np.exp(theta_raw))
+    expected = -stats.nbinom.logpmf(y, theta, theta / (theta + mean)).mean()
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
+    gradient = tape.gradient(computed, tensors[1]).numpy()
+    assert np.abs(gradient[:, :6]).min() > 0
+    assert not gradient[:, 6:].any()
+
+
+def test_every_reconstruction_can_be_named_by_the_flag():
+    assert set(RECONSTRUCTIONS) == set(specs()["reconstruction"].choices)
 
 
 def test_the_mean_square_is_of_the_first_head_and_leaves_the_others_alone():
