@@ -31,23 +31,24 @@ log = logging.getLogger("sctag")
 CONSTANT = 1e-5
 
 
-def drop_empty(adata: ad.AnnData) -> ad.AnnData:
-    """Return the data without the genes, then the cells, that have no counts, and log how many.
+def drop_empty(adata: ad.AnnData, *, min_cells: int = 1) -> ad.AnnData:
+    """Return the data without the genes that too few cells have, and the cells without counts.
 
-    X is sparse counts, cells x genes. The data themselves are returned if nothing is to go.
-
-    Raises
-    ------
-    InputError
-        If nothing is left.
+    X is canonical sparse counts, cells x genes. A gene goes if it has counts in fewer than
+    `min_cells` cells, a cell if it has none in the genes that stay. The log says how many went; the
+    data themselves are returned if nothing is to go. Raises InputError if nothing is left.
     """
-    genes = np.asarray(adata.X.sum(axis=0)).ravel() > 0
-    cells = np.asarray(adata.X.sum(axis=1)).ravel() > 0
-    if not cells.any():
+    genes = np.bincount(adata.X.indices, minlength=adata.n_vars) >= min_cells
+    cells = adata.X @ genes.astype(np.float32) > 0
+    if not adata.X.nnz:
         raise InputError("every count is zero: there is nothing to cluster")
     if genes.all() and cells.all():
         return adata
-    log.info("dropped   %d genes and %d cells without counts", (~genes).sum(), (~cells).sum())
+    if not genes.any():
+        raise InputError(f"no gene has counts in {min_cells} cells: lower --min_cells")
+    rarely = "" if min_cells == 1 else f" with counts in fewer than {min_cells} cells"
+    lost = (~genes).sum(), rarely, (~cells).sum()
+    log.info("dropped   %d genes%s and %d cells without counts", *lost)
     return adata[cells, genes].copy()
 
 
@@ -263,7 +264,7 @@ def prepare(
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
-        normalised = drop_constant(normalise(drop_empty(raw)))
+        normalised = drop_constant(normalise(drop_empty(raw, min_cells=preparation.min_cells)))
         prepared = select_genes(
             normalised, n_genes=preparation.highly_genes, method=preparation.gene_selection
         )

@@ -89,6 +89,7 @@ class Preparation:
         "round counts that are not whole up, as the published suite does, instead of refusing them",
         official=True,
     )
+    min_cells: int = _graph(1, "leave out genes with counts in fewer cells than this", low=1)
     highly_genes: int = _graph(500, "number of variable genes to keep", low=1)
     gene_selection: str = _graph(
         "pearson",

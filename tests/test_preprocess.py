@@ -37,6 +37,19 @@ def test_drop_empty_takes_genes_then_cells_and_keeps_the_names_together():
         preprocess.drop_empty(ad.AnnData(sp.csr_matrix((3, 3), dtype=np.float32)))
 
 
+def test_genes_that_few_cells_have_are_left_out_if_asked(caplog):
+    caplog.set_level("INFO", logger="sctag")
+    adata = ad.AnnData(sp.csr_matrix(np.array([[5, 1, 1], [0, 1, 2], [0, 0, 3]], np.float32)))
+    assert list(preprocess.drop_empty(adata).var_names) == ["0", "1", "2"]
+    assert list(preprocess.drop_empty(adata, min_cells=2).var_names) == ["1", "2"]
+    assert "1 genes with counts in fewer than 2 cells and 0 cells" in caplog.text
+    with pytest.raises(InputError, match="lower --min_cells"):
+        preprocess.drop_empty(adata, min_cells=4)
+    alone = ad.AnnData(sp.csr_matrix(np.array([[9, 0], [0, 1], [0, 1]], np.float32)))
+    assert preprocess.drop_empty(alone, min_cells=2).shape == (2, 1)  # a cell has none left
+    assert prepare(counts(), min_cells=25, highly_genes=10**6).n_vars < 80
+
+
 def test_normalise_is_log_of_counts_over_size_factors():
     adata = counts()
     dense = adata.X.toarray().astype(np.float64)
