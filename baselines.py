@@ -21,7 +21,7 @@ import numpy as np
 import command
 import pipeline
 import settings
-from pipeline import Fitted
+from results import Fitted
 from settings import Settings
 from utils import InputError, Stopwatch
 

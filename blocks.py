@@ -7,10 +7,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# Bytes that a block's widest array may take on a CPU, so that it stays in the cache. Between 2 and
-# 16 MB the time of an epoch hardly changes; `utils.start_tensorflow` finds the value for a GPU.
-CACHE_BYTES = 8_000_000
-
 
 class Blocks(NamedTuple):
     """N cells in blocks of equally many rows, of which the last overlaps the one before it.

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import gammaln
 
-from blocks import CACHE_BYTES, Blocks, sum_rows
+from blocks import Blocks, sum_rows
+from utils import CACHE_BYTES
 
 # The published suite's bounds (official code, `MeanAct` and `DispAct`): they keep a head that runs
 # away finite. The clip acts before exp, so that no gradient there is NaN.

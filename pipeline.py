@@ -12,12 +12,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import results
 import utils
+from results import Fitted, Trained
 from settings import Settings
 from utils import InputError, Stopwatch
 
@@ -30,54 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
-
-
-class Trained(NamedTuple):
-    """A trained network and what it makes of the cells.
-
-    Parameters
-    ----------
-    network
-        The trained `model.SCTAG`.
-    initial
-        Labels before the clustering phase, shape (N,).
-    z
-        Embedding, shape (N, D).
-    points
-        What was clustered, shape (N, F): z, with the components beside it if they were clustered.
-    q
-        Soft assignment to the clusters, shape (N, C).
-    history
-        A row of losses an epoch, of both phases.
-    """
-
-    network: Any
-    initial: np.ndarray
-    z: np.ndarray
-    points: np.ndarray
-    q: np.ndarray
-    history: list[dict[str, Any]]
-
-
-class Fitted(NamedTuple):
-    """The outcome of clustering prepared data.
-
-    Parameters
-    ----------
-    labels
-        Cluster of each cell from 0, shape (N,).
-    number
-        The number of clusters: given, counted, found or estimated.
-    metrics
-        What metrics.json says of the method itself.
-    trained
-        The trained network, None for a rival.
-    """
-
-    labels: np.ndarray
-    number: Number
-    metrics: dict[str, Any]
-    trained: Trained | None = None
 
 
 # Clusters prepared data with the number of clusters that was asked for.

@@ -1,4 +1,7 @@
-"""What a run leaves behind: every file whole or not at all, nothing replaced unasked."""
+"""What a run leaves behind: every file whole or not at all, nothing replaced unasked.
+
+Letters: N cells, D latent size, F features that are clustered, C clusters.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import utils
 from utils import InputError
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     import anndata as ad
     import numpy as np
 
-    from pipeline import Fitted, Trained
+    from estimation import Number
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 METRICS, SETTINGS = "metrics.json", "settings.json"
@@ -169,6 +172,54 @@ def suite_commit() -> str | None:
 
 
 # --- The outcome ----------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    """A trained network and what it makes of the cells.
+
+    Parameters
+    ----------
+    network
+        The trained `model.SCTAG`.
+    initial
+        Labels before the clustering phase, shape (N,).
+    z
+        Embedding, shape (N, D).
+    points
+        What was clustered, shape (N, F): z, with the components beside it if they were clustered.
+    q
+        Soft assignment to the clusters, shape (N, C).
+    history
+        A row of losses an epoch, of both phases.
+    """
+
+    network: Any
+    initial: np.ndarray
+    z: np.ndarray
+    points: np.ndarray
+    q: np.ndarray
+    history: list[dict[str, Any]]
+
+
+class Fitted(NamedTuple):
+    """The outcome of clustering prepared data.
+
+    Parameters
+    ----------
+    labels
+        Cluster of each cell from 0, shape (N,).
+    number
+        The number of clusters: given, counted, found or estimated.
+    metrics
+        What metrics.json says of the method itself.
+    trained
+        The trained network, None for a rival.
+    """
+
+    labels: np.ndarray
+    number: Number
+    metrics: dict[str, Any]
+    trained: Trained | None = None
 
 
 def annotate(

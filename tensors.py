@@ -18,9 +18,9 @@ from spektral.utils import normalized_adjacency
 
 import likelihoods
 import losses
-from blocks import CACHE_BYTES
 from layers import CountHeads, exponents_of
 from settings import Architecture, Objective
+from utils import CACHE_BYTES
 
 # How badly the counts are reconstructed: a function of the decoder's heads to a scalar to lower,
 # differentiable in all that the heads are made of.

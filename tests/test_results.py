@@ -13,7 +13,7 @@ from conftest import contents
 
 import results
 from estimation import Number
-from pipeline import Fitted, Trained
+from results import Fitted, Trained
 from utils import InputError
 
 
