@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 import sys
@@ -33,7 +34,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence to stderr and exit with status 2."""
+        words = message.removeprefix("unrecognized arguments: ").split()
+        if message.startswith("unrecognized arguments: ") and words:
+            message += self._hint(words[0])
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def _hint(self, word: str) -> str:
+        """Return what may have been meant by an argument that is unknown, for the error."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        if not word.startswith("-"):
+            return ", a file is named with --data" if "--data" in options else ""
+        name = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
+        near = difflib.get_close_matches(name, options, n=1)
+        return f", did you mean {near[0]}?" if near else ""
 
 
 class _Refused(argparse.Action):

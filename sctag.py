@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,7 @@ def cluster(
 
     Returns
     -------
-    The AnnData with all of its cells and genes, and with the keys of the command's sctag.h5ad:
+    The AnnData with all of its cells and genes and, new or replaced, the keys of sctag.h5ad:
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
     (what was clustered), ["sctag_proba"] (probabilities) and ["X_pca"]; obsp["connectivities"];
     var["highly_variable"]; uns["sctag"] (JSON). Cells without counts have no cluster, and NaN.
@@ -78,7 +80,10 @@ def cluster(
     """
     given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
     settings = _settings_of(variant, given)
-    with command.console(quiet=quiet) if not quiet else contextlib.nullcontext():
+    with (
+        _in_words_of_python(),
+        command.console(quiet=quiet) if not quiet else contextlib.nullcontext(),
+    ):
         import preprocess
 
         counts = _numbered(adata, settings.layer)
@@ -121,6 +126,8 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     """
     import anndata
 
+    if not isinstance(run_dir, str | Path):
+        raise InputError("the results folder comes first: sctag.embed(folder, adata)")
     folder = Path(run_dir)
     if not (folder / results.SETTINGS).is_file() or not (folder / results.DATA).is_file():
         raise InputError(f"{folder} holds no finished run of train.py: name its results folder")
@@ -145,11 +152,20 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     return _spread(z, prepared.obs_names.astype(int), adata.n_obs)
 
 
+@contextlib.contextmanager
+def _in_words_of_python() -> Iterator[None]:
+    """Have an InputError of the block name settings as Python does, without the leading dashes."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"--(?=[a-z])", "", str(error))) from None
+
+
 def _settings_of(variant: str, given: dict[str, Any]) -> Settings:
     """Return the settings that a notebook gives; InputError for those of the command alone."""
     for name in given:
         if name in OF_FILES:
-            raise InputError(f"the setting {name} is for the command train.py, not for an AnnData")
+            raise InputError(f"the setting {name} is for files, by the command: it has no use here")
     if given["n_clusters"] == "labels":
         raise InputError('n_clusters="labels" is for the command: give a number, or None')
     return Settings.of(variant, **given)
@@ -159,6 +175,9 @@ def _numbered(adata: ad.AnnData, layer: str | None) -> ad.AnnData:
     """Return the counts alone, cells and genes named by their positions: names may repeat."""
     import anndata
 
+    if not isinstance(adata, anndata.AnnData):
+        kind = type(adata).__name__
+        raise InputError(f"an AnnData is needed, not {kind}: read a file with scanpy.read_h5ad")
     if layer is not None and layer not in adata.layers:
         present = ", ".join(adata.layers) or "none is there"
         raise InputError(f"adata has no layer {layer!r}, choose from: {present}")

@@ -130,11 +130,12 @@ def test_a_layer_and_a_dense_matrix_are_counts_too(adata, clustered):
         ({"n_clusters": 1}, "n_clusters must be at least 2"),
         ({"n_clusters": "labels"}, "give a number, or None"),
         ({"n_clusters": 3, "resolution": 1.0}, "give one of them"),
-        ({"out": "here"}, "out is for the command"),
+        ({"out": "here"}, "out is for files, by the command"),
         ({"layer": "counts"}, "no layer 'counts', choose from: mine"),
         ({"variant": "published"}, "variant must be one of"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"k_neighbors": 120}, "not below the number of cells"),
+        ({"k_neighbors": 120}, "^k_neighbors 120 is not below the number of cells"),
+        ({"n_clusters": 121}, "^n_clusters 121 is more than the 120 cells"),
     ],
 )
 def test_what_cannot_be_used_is_a_value_error(changes, words, adata):
@@ -146,6 +147,15 @@ def test_what_cannot_be_used_is_a_value_error(changes, words, adata):
 def test_values_are_checked_as_a_files_are(change, adata):
     with pytest.raises(InputError, match=r"adata\.X: |every count is zero"):
         sctag.cluster(ad.AnnData(change(adata.X.toarray())), 3)
+
+
+def test_what_is_no_anndata_is_told_so(by_command, adata):
+    with pytest.raises(ValueError, match="an AnnData is needed, not str: read a file with scanpy"):
+        sctag.cluster("cells.h5ad")
+    with pytest.raises(ValueError, match="an AnnData is needed, not ndarray"):
+        sctag.embed(by_command.out, adata.X.toarray())
+    with pytest.raises(ValueError, match=r"sctag\.embed\(folder, adata\)"):
+        sctag.embed(adata, by_command.out)
 
 
 def test_embed_gives_the_runs_own_embedding(adata, by_command):

@@ -184,6 +184,19 @@ def test_one_bad_width_among_good_ones_is_refused(capsys):
     assert "0" in refused(capsys, "--decoder_dims", "128", "0", "512")
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--n-clusters", "did you mean --n_clusters?"),
+        ("--n-clusters=3", "did you mean --n_clusters?"),
+        ("--layers", "did you mean --layer?"),
+        ("cells.h5ad", "a file is named with --data"),
+    ],
+)
+def test_what_may_have_been_meant_is_said(word, hint, capsys):
+    assert f"unrecognized arguments: {word}, {hint}" in refused(capsys, word)
+
+
 @pytest.mark.parametrize("flags", [["--epochs", "3"], ["--maxiter"], ["--decoder_dims"], ["stray"]])
 def test_unknown_and_unfinished_flags_are_refused_in_one_line(flags, capsys):
     assert flags[0] in refused(capsys, *flags)
