@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 
-from lab import judge, prepare, protocol, ways
+from lab import consensus, judge, prepare, protocol, ways
 from lab.metric import beside, neighbour_metric
 
 
@@ -150,3 +152,27 @@ def test_cache_and_judge_from_end_to_end(simulated, tmp_path, capsys, without_xl
     assert judge.main(["--cache", str(cache), "--tag", "small", "--csv", str(csv)]) == 0
     assert "joint_m" in capsys.readouterr().out
     assert set(pd.read_csv(csv).columns) == {"set", *ways.WAYS}
+
+
+def test_consensus_is_average_linkage_of_all_cells():
+    """Over the distinct rows, weighted, it is what scipy finds over every cell."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), [60, 30, 20, 10])
+    labelings = []
+    for _ in range(7):
+        labels = truth.copy()
+        moved = rng.random(len(truth)) < 0.15
+        labels[moved] = rng.integers(0, 4, moved.sum())
+        labelings.append(rng.permutation(4)[labels])
+    labels = consensus.accumulate(labelings, 4)
+    apart = np.mean([x[:, None] != x[None, :] for x in labelings], axis=0)
+    tree = linkage(squareform(apart, checks=False), "average")
+    assert adjusted_rand_score(labels, fcluster(tree, 4, "maxclust")) > 0.95
+    assert adjusted_rand_score(labels, truth) > 0.9
+    assert (np.diff(np.bincount(labels)) <= 0).all()
+
+
+def test_consensus_follows_the_majority_and_keeps_what_it_must():
+    one, other = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(consensus.accumulate([one, one, other], 3), one)
+    np.testing.assert_array_equal(consensus.accumulate([other], 3), other)  # two rows are all
