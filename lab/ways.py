@@ -1,0 +1,173 @@
+"""Named ways of clustering the cells of one cached data set: functions of its views to labels.
+
+Letters: N cells, P components, D latent size, C clusters. No way sees a true label; all are told C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+import clustering
+import preprocess
+from lab.metric import beside, neighbour_metric
+
+K_NEIGHBORS = 15
+
+
+class Views:
+    """All that is known of the cells of a set; what is derived from it is computed once.
+
+    Parameters
+    ----------
+    components
+        Principal components of the network's genes, shape (N, P).
+    logs, seurat
+        Components of the logarithms of 2000 genes, chosen by Pearson residuals or as scanpy does.
+    graph
+        The kNN graph of the components, symmetric, shape (N, N).
+    z
+        Embedding by a pretrained network, shape (N, D); None where no network is wanted.
+    default
+        Labels (N,) of the whole command; None where it was not run.
+    n_clusters
+        C.
+    seed
+        Of K-means, Leiden and whatever else is random.
+    """
+
+    def __init__(
+        self,
+        *,
+        components: np.ndarray,
+        logs: np.ndarray,
+        seurat: np.ndarray,
+        graph: sp.csr_matrix,
+        z: np.ndarray | None,
+        default: np.ndarray | None,
+        n_clusters: int,
+        seed: int,
+    ) -> None:
+        self.components, self.logs, self.seurat = components, logs, seurat
+        self.graph, self.default = graph, default
+        self._z = z
+        self.n_clusters, self.seed = n_clusters, seed
+        self.memory: dict[str, np.ndarray] = {}
+
+    @property
+    def z(self) -> np.ndarray:
+        """The embedding, shape (N, D)."""
+        if self._z is None:
+            raise ValueError("no network is cached: name one with --tag")
+        return self._z
+
+    @cached_property
+    def components_m(self) -> np.ndarray:
+        """The components in the metric of the graph sought again in their first metric."""
+        return neighbour_metric(self.components, self.graph_m)
+
+    @cached_property
+    def graph_m(self) -> sp.csr_matrix:
+        """The kNN graph of the components in their metric."""
+        return knn(neighbour_metric(self.components, self.graph))
+
+    @cached_property
+    def logs_m(self) -> np.ndarray:
+        """The log components in the metric of their own graph, sought again once."""
+        graph = knn(neighbour_metric(self.logs, knn(self.logs)))
+        return neighbour_metric(self.logs, graph)
+
+    @cached_property
+    def z_m(self) -> np.ndarray:
+        """The embedding in the metric of the components' new graph."""
+        return neighbour_metric(self.z, self.graph_m)
+
+    def labels(self, way: str) -> np.ndarray:
+        """Return labels (N,) by a way, computed once."""
+        if way not in self.memory:
+            self.memory[way] = WAYS[way](self)
+        return self.memory[way]
+
+
+Way = Callable[[Views], np.ndarray]
+
+
+def knn(points: np.ndarray, *, symmetric: bool = True) -> sp.csr_matrix:
+    """Return the exact kNN graph of points, of as many neighbours as the suite's default."""
+    return preprocess.knn_graph(points, k=K_NEIGHBORS, symmetric=symmetric, exact=True, seed=0)
+
+
+def jaccard(points: np.ndarray) -> sp.csr_matrix:
+    """Return edges between cells with common neighbours, weighted by their lists' Jaccard index.
+
+    A list is a cell's nearest cells, itself included. The result (N, N) is the part above the
+    diagonal, as `clustering.leiden` reads it. Source: PhenoGraph (Levine et al. 2015).
+    """
+    lists = knn(points, symmetric=False)
+    common = sp.triu(lists @ lists.T, k=1).tocsr()
+    common.data = common.data / (2 * K_NEIGHBORS - common.data)
+    return common.astype(np.float32)
+
+
+def kmeans(views: Views, points: np.ndarray) -> np.ndarray:
+    """Return labels by the suite's K-means."""
+    return clustering.kmeans(points, n_clusters=views.n_clusters, seed=views.seed)
+
+
+def leiden(views: Views, graph: sp.csr_matrix) -> np.ndarray:
+    """Return labels by Leiden at C clusters of the weighted edges above the diagonal."""
+    return clustering.at_k(
+        graph, n_clusters=views.n_clusters, seed=views.seed, partition=clustering.leiden
+    )
+
+
+def today(views: Views) -> np.ndarray:
+    """Return the labels of the whole command as it is today."""
+    if views.default is None:
+        raise ValueError("the whole command was not run: python -m lab.prepare --runs")
+    return views.default
+
+
+def spectral(views: Views) -> np.ndarray:
+    """Return labels by spectral clustering of the graph."""
+    return clustering.spectral(views.graph, n_clusters=views.n_clusters, seed=views.seed)
+
+
+def kmeans_of(points: Callable[[Views], np.ndarray]) -> Way:
+    """Return the way of K-means of points made of the views."""
+    return lambda views: kmeans(views, points(views))
+
+
+def leiden_of(points: Callable[[Views], np.ndarray]) -> Way:
+    """Return the way of Leiden of the Jaccard graph of points made of the views."""
+    return lambda views: leiden(views, jaccard(points(views)))
+
+
+RIVALS: dict[str, Way] = {
+    "today": today,
+    "pca_kmeans": kmeans_of(lambda v: v.components),
+    "leiden_k": lambda v: leiden(v, clustering.undirected(v.graph)),
+    "spectral": spectral,
+    "scanpy": lambda v: leiden(v, clustering.undirected(knn(v.seurat))),
+}
+LINEAR: dict[str, Way] = {
+    "components_m": kmeans_of(lambda v: v.components_m),
+    "logs_m": kmeans_of(lambda v: v.logs_m),
+    "two views": kmeans_of(lambda v: beside(v.components_m, v.logs_m)),
+    "two views .7": kmeans_of(lambda v: beside(v.components_m, v.logs_m, weights=(1, 0.7))),
+    "leiden components_m": leiden_of(lambda v: v.components_m),
+    "leiden two views": leiden_of(lambda v: beside(v.components_m, v.logs_m)),
+}
+NETWORK: dict[str, Way] = {
+    "z": kmeans_of(lambda v: v.z),
+    "joint": kmeans_of(lambda v: beside(v.z, v.components)),
+    "joint_m": kmeans_of(lambda v: beside(v.z_m, v.components_m)),
+    "three views .7": kmeans_of(
+        lambda v: beside(v.z_m, v.components_m, v.logs_m, weights=(1, 1, 0.7))
+    ),
+    "leiden joint_m": leiden_of(lambda v: beside(v.z_m, v.components_m)),
+}
+WAYS: dict[str, Way] = RIVALS | LINEAR | NETWORK
