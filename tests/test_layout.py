@@ -44,7 +44,7 @@ def test_no_module_imports_itself_in_the_end(name):
 def test_the_doors():
     """Only the pipeline scores, few open the benchmark's inside, and no command is imported.
 
-    The laboratory reads methods as the benchmark writes them; the benchmark reads the rivals' table.
+    The laboratory reads methods as the benchmark writes them, the benchmark the rivals' table.
     """
     importers = {name: {other for other in IMPORTS if name in IMPORTS[other]} for name in MODULES}
     assert importers["scores"] == {"pipeline"}
