@@ -18,6 +18,7 @@ from bench import archive, document, paired, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
 from bench.wording import signed, three_decimals
 from command import as_text
+from lab import judge, prepare
 from perf import speed
 
 ROOT = Path(__file__).parents[1]
@@ -258,9 +259,9 @@ def known_flags():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page, known_flags, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--help"])
-    for show_help in (lambda: baselines.parse(["--help"]), speed.main):
+    for parse in (baselines.parse, judge.parse, prepare.parse, lambda _: speed.main()):
         with pytest.raises(SystemExit):
-            show_help()
+            parse(["--help"])
     of_help = set(re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.M))
     named = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", page.read_text()))
     assert named - {"--NAME", "--no-NAME"} <= known_flags | of_help

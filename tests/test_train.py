@@ -418,6 +418,12 @@ def test_the_squared_error_can_stand_in_for_the_zinb(base, tiny, simulated):
     assert base.history.zinb[0] != pytest.approx(first, rel=0.01)
 
 
+def test_a_negative_binomial_can_stand_in_for_the_zinb(base, tiny, simulated):
+    other = tiny("--data", simulated.path, "--reconstruction", "nb")
+    assert np.isfinite(other.history.zinb).all()
+    assert other.history.zinb[0] != pytest.approx(base.history.zinb[0], rel=0.01)
+
+
 def test_as_many_clusters_as_cells(tiny, simulated, tmp_path):
     path = write_published(tmp_path / "data.h5", simulated.counts[:20])
     for variant in ("sctag", "official"):
