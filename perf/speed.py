@@ -1,15 +1,13 @@
-"""How fast and how large a run is, beside the published computation, in one process.
+"""Time and memory of a run, beside the published computation, in one process.
 
     python -m perf.speed                              # simulated data, 1000 to 4000 cells
     python -m perf.speed --data FILE.h5 --whole       # one real data set, and the whole run
     python -m perf.speed --cells 1000 2000 4000 8000 16000 32000 --figure growth.png
 
 Every number printed is measured in that run but for those marked as extrapolated. Steps of the
-methods, and a matrix product that gives the machine's rate, are timed in turn (published, ours,
-product, published, ...) and the medians quoted, so that a drift of the machine's speed hits all.
-The floor is the time of an epoch's matrix products alone at that rate (`floor_flops`). Peak memory
-is that of a process of its own for each method. The recall is that of pynndescent's graph, which
-large data get, against the exact one.
+methods and a matrix product are timed in turn and the medians quoted, so that a drift of the
+machine's speed hits all. The floor is the time of an epoch's matrix products alone (`floor_flops`).
+Peak memory is that of a process for each method. The recall is that of pynndescent's graph.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ PUBLISHED_LIMIT = 8000
 
 
 def simulated(n_cells: int, seed: int = 0) -> Any:
-    """AnnData of negative binomial counts (sparse) of `CLUSTERS` cell types, 2 * GENES genes."""
+    """Return sparse negative binomial counts of `CLUSTERS` cell types and 2 * GENES genes."""
     import anndata as ad
     import scipy.sparse as sp
 
@@ -68,7 +66,7 @@ def simulated(n_cells: int, seed: int = 0) -> Any:
 
 
 def prepared(source: str) -> Any:
-    """The prepared data of a file, or of `source` simulated cells, as every method reads them."""
+    """Return the prepared data of a file, or of so many simulated cells, for every method."""
     import preprocess
     import readers
 
@@ -78,7 +76,7 @@ def prepared(source: str) -> Any:
 
 
 def make_steps(method: str, adata: Any) -> dict[str, Callable]:
-    """The method's epoch in each phase, as functions without arguments that wait for the result."""
+    """Return the method's epoch in each phase, a function that waits for its result."""
     rng = np.random.default_rng(0)
     centers = rng.normal(0, 0.1, (CLUSTERS, LATENT)).astype(np.float32)
     p = rng.dirichlet(np.ones(CLUSTERS), adata.n_obs).astype(np.float32)
@@ -100,7 +98,7 @@ def make_steps(method: str, adata: Any) -> dict[str, Callable]:
 def _make_own_steps(
     method: str, adata: Any, centers: np.ndarray, p: np.ndarray
 ) -> dict[str, Callable]:
-    """The suite's compiled steps: `official` blocks on z-scores, `sctag` 3 true hops on counts."""
+    """Return the suite's compiled steps, of `official` or of `sctag` with 3 true hops."""
     import tensorflow as tf
 
     import tensors
@@ -131,7 +129,7 @@ PRODUCT = (4096, 512, 1536)
 
 
 def make_product() -> Callable:
-    """A float32 matrix product of `PRODUCT`'s shape, as a function that waits for its result."""
+    """Return a function that makes a float32 product of `PRODUCT`'s shape and waits for it."""
     import tensorflow as tf
 
     rows, inner, columns = PRODUCT
@@ -142,7 +140,7 @@ def make_product() -> Callable:
 
 
 def floor_flops(n_cells: int, n_genes: int) -> float:
-    """FLOPs of an epoch's dense products with K true hops, gradient included (architecture.md).
+    """Return the FLOPs of an epoch's dense products with H true hops, gradient included.
 
     A product costs 2 FLOPs a multiply-add forward and 4 backward; the first layer needs no gradient
     of its input. The adjacency loss costs 96 N^2 (three products of rank LATENT + 1).
@@ -155,7 +153,7 @@ def floor_flops(n_cells: int, n_genes: int) -> float:
 
 
 def time_in_turn(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Median seconds of each function, taking turns."""
+    """Return the median seconds of each function, taking turns."""
     for function in functions.values():
         function()  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -168,14 +166,14 @@ def time_in_turn(functions: dict[str, Callable], repeats: int) -> dict[str, floa
 
 
 def peak_memory(method: str, source: str) -> float:
-    """Peak MiB of a process that prepares the data and runs two epochs of each phase."""
+    """Return the peak MiB of a process that prepares data and runs two epochs of each phase."""
     command = [sys.executable, "-m", "perf.speed", "--child", method, source]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def child(method: str, source: str) -> None:
-    """What `peak_memory` runs: prints the peak resident set in MiB."""
+    """Print, for `peak_memory`, the peak resident set in MiB."""
     utils.start_tensorflow("-1")
     steps = make_steps(method, prepared(source))
     for phase in ("pretrain", "cluster"):
@@ -185,7 +183,7 @@ def child(method: str, source: str) -> None:
 
 
 def recall(adata: Any) -> float:
-    """Share of each cell's nearest cells that the approximate graph has too."""
+    """Return the share of each cell's nearest cells that the approximate graph has too."""
     import preprocess
 
     points = adata.obsm["X_pca"]
@@ -198,7 +196,7 @@ def recall(adata: Any) -> float:
 
 
 def measure(source: str, repeats: int) -> dict:
-    """One row of the table: seconds of both phases and memory, for each method that fits."""
+    """Return a row of the table: seconds of both phases and memory, for each method that fits."""
     start = time.perf_counter()
     adata = prepared(source)
     row = {"source": source, "cells": adata.n_obs, "genes": adata.n_vars}
@@ -223,7 +221,7 @@ def measure(source: str, repeats: int) -> dict:
 
 
 def whole_run(source: str, row: dict) -> dict[str, float]:
-    """Seconds of `train.py` with its defaults, from file to labels, as a program of its own.
+    """Return the seconds of a default run of `train.py` as a program, from file to labels.
 
     `outside` is the same with one epoch in each phase: start, reading, graph, compiling, writing.
     `published` is extrapolated: what preparing took, and 1000 + 300 of the epochs measured.
@@ -249,7 +247,7 @@ def whole_run(source: str, row: dict) -> dict[str, float]:
 
 
 def print_row(row: dict) -> None:
-    """One method a line: seconds an epoch, times faster than published, over the floor, MiB."""
+    """Print for each method seconds an epoch, times faster than published, floor and MiB."""
     published = row["methods"].get("published")
     print(
         f"\n{row['cells']} cells, {row['genes']} genes; recall of the approximate graph "
@@ -272,23 +270,22 @@ def print_row(row: dict) -> None:
 
 
 def print_whole(seconds: dict[str, float]) -> None:
-    """The whole run's times, the published one's beside them."""
+    """Print the whole run's times, and the published one's beside them."""
     print(
         f"train.py, file to labels: {seconds['whole']:.1f} s "
         f"({seconds['pretrain']} + {seconds['cluster']} epochs), "
         f"with one epoch a phase {seconds['outside']:.1f} s"
     )
-    if "published" in seconds:
-        ratio = seconds["published"] / seconds["whole"]
+    if published := seconds.get("published"):
         print(
-            f"published, 1000 + 300 epochs, extrapolated: {seconds['published']:.0f} s; "
-            f"train.py is {ratio:.1f}x faster",
+            f"published, 1000 + 300 epochs, extrapolated: {published:.0f} s; "
+            f"train.py is {published / seconds['whole']:.1f}x faster",
             flush=True,
         )
 
 
 def print_growth(rows: list[dict]) -> None:
-    """Exponents of time and memory between two sizes: 1 is linear, 2 quadratic."""
+    """Print exponents of time and memory between two sizes: 1 is linear, 2 quadratic."""
     print("\ngrowth: exponent of an epoch's time and of the peak memory in the number of cells")
     for before, after in itertools.pairwise(rows):
         ratio = math.log(after["cells"] / before["cells"])
@@ -302,13 +299,11 @@ def print_growth(rows: list[dict]) -> None:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Time and memory against cells on logarithmic axes, as PNG."""
-    import matplotlib
+    """Draw time and memory against cells on logarithmic axes, as PNG."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
     for name in METHODS:
         measured = [(r["cells"], r["methods"][name]) for r in rows if name in r["methods"]]
         cells = [n for n, _ in measured]
@@ -323,7 +318,7 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    """Parse the flags, measure each size, print the table."""
+    """Measure each size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cells", type=int, nargs="+", default=[1000, 2000, 4000])
     parser.add_argument("--data", help="a data file instead of simulated cells")
@@ -351,7 +346,7 @@ def main() -> None:
     if args.figure:
         draw(rows, args.figure)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+        args.json.write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":
