@@ -91,10 +91,7 @@ def cluster(
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
-    assert fitted.trained is not None
-    results.annotate(
-        prepared, fitted.labels, fitted.trained, settings=settings.to_json(), scores=None
-    )
+    _annotate(prepared, fitted, settings)
     target = adata.copy() if copy else adata
     _transfer(prepared, target)
     return target
@@ -195,6 +192,14 @@ def _spread(values: np.ndarray, positions: np.ndarray, n_cells: int) -> np.ndarr
     whole = np.full((n_cells, values.shape[1]), np.nan, values.dtype)
     whole[positions] = values
     return whole
+
+
+def _annotate(prepared: ad.AnnData, fitted: results.Fitted, settings: Settings) -> None:
+    """Put the outcome into the prepared data, with the settings and versions that repeat it."""
+    assert fitted.trained is not None
+    notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
+    results.annotate(prepared, fitted.labels, fitted.trained, settings=notes, scores=None)
+    prepared.uns["sctag"]["environment"] = json.dumps(results.environment())
 
 
 def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:

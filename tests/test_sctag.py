@@ -1,5 +1,6 @@
 """The notebook's door: what it gives is what the command gives, and its input stays as it is."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import pytest
 import scipy.sparse as sp
 from conftest import TINY, eagerly, opened
 
+import results
 import sctag
 from utils import InputError
 
@@ -63,7 +65,11 @@ def test_the_result_is_the_commands(clustered, by_command):
     assert (graphs[0] != graphs[1]).nnz == 0
     genes = clustered.var_names[clustered.var["highly_variable"]]
     assert genes.tolist() == by_command.adata.var_names.tolist()
-    assert set(by_command.adata.uns["sctag"]) == set(clustered.uns["sctag"])
+    notes = {name: json.loads(note) for name, note in clustered.uns["sctag"].items()}
+    assert set(notes) == {*by_command.adata.uns["sctag"], "environment"}
+    assert notes["settings"]["hidden_dim"] == 16
+    assert not set(sctag.OF_FILES) & set(notes["settings"])
+    assert set(notes["environment"]["versions"]) == {"python", *results.PACKAGES}
 
 
 def test_the_input_stays_as_it_is_and_the_copy_keeps_all_it_had(adata, clustered):
