@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from lab import protocol
-from lab.prepare import data_file, graph_file, network_file, run_dir
+from lab.prepare import bags_file, data_file, graph_file, network_file, run_dir
 from lab.ways import LINEAR, RIVALS, WAYS, Views
 
 TWELVE = (
@@ -50,6 +50,10 @@ def load(cache: Path, name: str, tag: str | None, seed: int) -> tuple[Views, np.
     arrays = np.load(data_file(cache, name))
     codes = arrays["codes"]
     z = None if tag is None else np.load(network_file(cache, name, tag, seed))["z"]
+    bags, halves = None, bags_file(cache, name, seed)
+    if halves.exists():
+        stored = np.load(halves)
+        bags = stored["components"], stored["logs"]
     default, run = None, run_dir(cache, name, seed)
     if run.exists():
         default = pd.read_csv(run / "labels.csv")["cluster"].to_numpy()
@@ -58,6 +62,7 @@ def load(cache: Path, name: str, tag: str | None, seed: int) -> tuple[Views, np.
         logs=arrays["logs"],
         seurat=arrays["seurat"],
         graph=sp.load_npz(graph_file(cache, name)).tocsr(),
+        bags=bags,
         z=z,
         default=default,
         n_clusters=len(np.unique(codes[codes >= 0])),

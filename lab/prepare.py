@@ -3,6 +3,7 @@
     python -m lab.prepare --cache DIR                                    # data of all sets
     python -m lab.prepare --cache DIR --tag metric --graph metric --seeds 1 2   # networks
     python -m lab.prepare --cache DIR --tag hops2 --set "hops=2" Pollen Deng
+    python -m lab.prepare --cache DIR --bags --seeds 1 2                 # halves of the genes
     python -m lab.prepare --cache DIR --runs                             # today's whole command
 
 What is in the cache already stays as it is. Letters: N cells, P components, D latent size.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DATA_DIR = Path("../shared/data")
 LOG_GENES, LOG_COMPONENTS = 2000, 50
+BAGS, BAG_SHARE, BAG_COMPONENTS = 8, 0.5, 30  # components of random halves of the genes
 GRAPHS = ("plain", "metric", "metric2")
 
 
@@ -45,6 +47,11 @@ def graph_file(cache: Path, name: str) -> Path:
 def network_file(cache: Path, name: str, tag: str, seed: int) -> Path:
     """Return the file with the embedding by one pretrained network."""
     return cache / "networks" / tag / f"{name}-seed{seed}.npz"
+
+
+def bags_file(cache: Path, name: str, seed: int) -> Path:
+    """Return the file with the components of random halves of the genes of a set."""
+    return cache / "bags" / f"{name}-seed{seed}.npz"
 
 
 def run_dir(cache: Path, name: str, seed: int) -> Path:
@@ -88,16 +95,35 @@ def metric_graph(
     return graph
 
 
-def log_components(raw: ad.AnnData, *, method: str, seed: int) -> np.ndarray:
-    """Return components (N, P) of the logarithms of many genes, which are not scaled."""
-    from sklearn.decomposition import PCA
-
+def logarithms(raw: ad.AnnData, *, method: str) -> np.ndarray:
+    """Return the logarithms of many genes, which are not scaled, shape (N, genes)."""
     import preprocess
 
-    normalised = preprocess.normalise(preprocess.drop_empty(raw))
-    chosen = preprocess.select_genes(normalised, n_genes=LOG_GENES, method=method)
-    n_components = min(LOG_COMPONENTS, *chosen.shape)
-    return PCA(n_components, random_state=seed).fit_transform(chosen.X.toarray())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        normalised = preprocess.normalise(preprocess.drop_empty(raw))
+        chosen = preprocess.select_genes(normalised, n_genes=LOG_GENES, method=method)
+    return chosen.X.toarray()
+
+
+def components_of(values: np.ndarray, n_components: int, *, seed: int) -> np.ndarray:
+    """Return principal components (N, P) of values of genes, P at most n_components."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(n_components, *values.shape), random_state=seed).fit_transform(values)
+
+
+def bags_of(values: np.ndarray, n_components: int, *, seed: int) -> np.ndarray:
+    """Return the components of random halves of the genes, shape (bags, N, P).
+
+    What the halves agree on rests on many genes; what a few genes say differs between them.
+    Source: bagging by features, the random subspaces of Ho 1998.
+    """
+    rng = np.random.default_rng(seed)
+    n_genes = values.shape[1]
+    half = max(int(n_genes * BAG_SHARE), 1)
+    picks = [rng.choice(n_genes, half, replace=False) for _ in range(BAGS)]
+    return np.stack([components_of(values[:, pick], n_components, seed=seed) for pick in picks])
 
 
 def prepared(path: Path, settings: Settings) -> tuple[ad.AnnData, ad.AnnData, np.ndarray]:
@@ -121,10 +147,10 @@ def cache_data(path: Path, name: str, cache: Path) -> None:
     """Write the components, the log components of two choices of genes, the graph and the codes."""
     settings = settings_of(path)
     raw, adata, codes = prepared(path, settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logs = log_components(raw, method="pearson", seed=settings.seed)
-        seurat = log_components(raw, method="seurat", seed=settings.seed)
+    logs, seurat = (
+        components_of(logarithms(raw, method=method), LOG_COMPONENTS, seed=settings.seed)
+        for method in ("pearson", "seurat")
+    )
     np.savez(
         data_file(cache, name),
         components=adata.obsm["X_pca"],
@@ -133,6 +159,24 @@ def cache_data(path: Path, name: str, cache: Path) -> None:
         codes=codes,
     )
     sp.save_npz(graph_file(cache, name), adata.obsp["connectivities"])
+
+
+def cache_bags(path: Path, name: str, cache: Path, *, seeds: list[int]) -> None:
+    """Write the components of random halves of the network's genes and of the log genes."""
+    files = {seed: bags_file(cache, name, seed) for seed in seeds}
+    missing = [seed for seed in seeds if not files[seed].exists()]
+    if not missing:
+        return
+    settings = settings_of(path)
+    raw, adata, _ = prepared(path, settings)
+    logs = logarithms(raw, method="pearson")
+    for seed in missing:
+        files[seed].parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            files[seed],
+            components=bags_of(np.asarray(adata.X), settings.n_pcs, seed=seed),
+            logs=bags_of(logs, BAG_COMPONENTS, seed=seed),
+        )
 
 
 def cache_network(
@@ -205,6 +249,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", default="", metavar="WORDS", help='settings, as "hops=2 w_adj=0"')
     parser.add_argument("--graph", choices=GRAPHS, default="plain", help="graph of the networks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--bags", action="store_true", help="halve the genes, for each seed")
     parser.add_argument("--runs", action="store_true", help="run the whole command, for each seed")
     return parser.parse_intermixed_args(argv)
 
@@ -221,6 +266,8 @@ def main(argv: list[str] | None = None) -> int:
             or not data_file(options.cache, name).exists()
         ):
             cache_data(path, name, options.cache)
+        if options.bags:
+            cache_bags(path, name, options.cache, seeds=options.seeds)
         if options.tag:
             cache_network(
                 path,

@@ -10,12 +10,15 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.cluster import AgglomerativeClustering, KMeans
 
 import clustering
 import preprocess
+from lab import consensus
 from lab.metric import beside, neighbour_metric
 
 K_NEIGHBORS = 15
+BAG_STARTS = 10  # of K-means on a half of the genes
 
 
 class Views:
@@ -29,6 +32,9 @@ class Views:
         Components of the logarithms of 2000 genes, chosen by Pearson residuals or as scanpy does.
     graph
         The kNN graph of the components, symmetric, shape (N, N).
+    bags
+        Components and log components of random halves of the genes, each (bags, N, P); None where
+        the genes were not halved.
     z
         Embedding by a pretrained network, shape (N, D); None where no network is wanted.
     default
@@ -46,6 +52,7 @@ class Views:
         logs: np.ndarray,
         seurat: np.ndarray,
         graph: sp.csr_matrix,
+        bags: tuple[np.ndarray, np.ndarray] | None,
         z: np.ndarray | None,
         default: np.ndarray | None,
         n_clusters: int,
@@ -53,7 +60,7 @@ class Views:
     ) -> None:
         self.components, self.logs, self.seurat = components, logs, seurat
         self.graph, self.default = graph, default
-        self._z = z
+        self._z, self._bags = z, bags
         self.n_clusters, self.seed = n_clusters, seed
         self.memory: dict[str, np.ndarray] = {}
 
@@ -75,10 +82,24 @@ class Views:
         return knn(neighbour_metric(self.components, self.graph))
 
     @cached_property
+    def log_graph_m(self) -> sp.csr_matrix:
+        """The kNN graph of the log components in their metric."""
+        return knn(neighbour_metric(self.logs, knn(self.logs)))
+
+    @cached_property
     def logs_m(self) -> np.ndarray:
         """The log components in the metric of their own graph, sought again once."""
-        graph = knn(neighbour_metric(self.logs, knn(self.logs)))
-        return neighbour_metric(self.logs, graph)
+        return neighbour_metric(self.logs, self.log_graph_m)
+
+    @cached_property
+    def bags_m(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Components and log components of each half of the genes, in the metric of all genes."""
+        if self._bags is None:
+            raise ValueError("the genes were not halved: python -m lab.prepare --bags")
+        return [
+            (neighbour_metric(one, self.graph_m), neighbour_metric(other, self.log_graph_m))
+            for one, other in zip(*self._bags, strict=True)
+        ]
 
     @cached_property
     def z_m(self) -> np.ndarray:
@@ -146,6 +167,40 @@ def leiden_of(points: Callable[[Views], np.ndarray]) -> Way:
     return lambda views: leiden(views, jaccard(points(views)))
 
 
+def ward(views: Views, points: np.ndarray) -> np.ndarray:
+    """Return labels by Ward's linkage, whose memory grows with the square of the cells."""
+    return AgglomerativeClustering(views.n_clusters).fit_predict(points)
+
+
+def bagged(points: Callable[[Views, np.ndarray, np.ndarray], np.ndarray]) -> Way:
+    """Return the way of the consensus of K-means and Ward over random halves of the genes.
+
+    `points` makes what is clustered of the views and a half's two sets of components. K-means has
+    fewer starts than elsewhere: where it misses the optimum, the other halves outvote it.
+    """
+
+    def way(views: Views) -> np.ndarray:
+        labelings = []
+        for one, other in views.bags_m:
+            of_half = points(views, one, other)
+            starts = KMeans(views.n_clusters, n_init=BAG_STARTS, random_state=views.seed)
+            labelings += [starts.fit_predict(of_half), ward(views, of_half)]
+        return consensus.accumulate(labelings, views.n_clusters)
+
+    return way
+
+
+def three_algorithms(points: Callable[[Views], np.ndarray]) -> Way:
+    """Return the way of the consensus of K-means, Ward and Leiden of the same points."""
+
+    def way(views: Views) -> np.ndarray:
+        made = points(views)
+        labelings = [kmeans(views, made), ward(views, made), leiden(views, jaccard(made))]
+        return consensus.accumulate(labelings, views.n_clusters)
+
+    return way
+
+
 RIVALS: dict[str, Way] = {
     "today": today,
     "pca_kmeans": kmeans_of(lambda v: v.components),
@@ -160,6 +215,8 @@ LINEAR: dict[str, Way] = {
     "two views .7": kmeans_of(lambda v: beside(v.components_m, v.logs_m, weights=(1, 0.7))),
     "leiden components_m": leiden_of(lambda v: v.components_m),
     "leiden two views": leiden_of(lambda v: beside(v.components_m, v.logs_m)),
+    "three two views": three_algorithms(lambda v: beside(v.components_m, v.logs_m)),
+    "bagged two views": bagged(lambda v, one, other: beside(one, other)),
 }
 NETWORK: dict[str, Way] = {
     "z": kmeans_of(lambda v: v.z),
@@ -169,5 +226,8 @@ NETWORK: dict[str, Way] = {
         lambda v: beside(v.z_m, v.components_m, v.logs_m, weights=(1, 1, 0.7))
     ),
     "leiden joint_m": leiden_of(lambda v: beside(v.z_m, v.components_m)),
+    "three joint_m": three_algorithms(lambda v: beside(v.z_m, v.components_m)),
+    "bagged z and logs": bagged(lambda v, one, other: beside(other, v.z_m)),
+    "bagged three views": bagged(lambda v, one, other: beside(one, other, v.z_m)),
 }
 WAYS: dict[str, Way] = RIVALS | LINEAR | NETWORK

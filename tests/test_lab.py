@@ -141,7 +141,7 @@ def test_cache_and_judge_from_end_to_end(simulated, tmp_path, capsys, without_xl
     (data_dir / "easy" / "data.h5").write_bytes(simulated.path.read_bytes())
     words = "hidden_dim=16 decoder_dims=16 latent_dim=4 highly_genes=50 pretrain_epochs=60"
     flags = ["--cache", str(cache), "--data_dir", str(data_dir)]
-    flags += ["--set", words, "--graph", "metric", "--tag", "small", "--runs"]
+    flags += ["--set", words, "--graph", "metric", "--tag", "small", "--runs", "--bags"]
     assert prepare.main(flags) == 0
     assert prepare.main(flags) == 0  # everything is there
     views, codes = judge.load(cache, "easy", "small", 1)
