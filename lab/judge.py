@@ -54,9 +54,9 @@ def load(cache: Path, name: str, tag: str | None, seed: int) -> tuple[Views, np.
     if halves.exists():
         stored = np.load(halves)
         bags = stored["components"], stored["logs"]
-    default, run = None, run_dir(cache, name, seed)
+    default, run = None, run_dir(cache, name, seed) / "labels.csv"
     if run.exists():
-        default = pd.read_csv(run / "labels.csv")["cluster"].to_numpy()
+        default = pd.read_csv(run)["cluster"].to_numpy()
     views = Views(
         components=arrays["components"],
         logs=arrays["logs"],

@@ -55,7 +55,8 @@ class Verdict(NamedTuple):
         Score of the recipe less that of the default, by set, largest first.
     adopted
         Whether choices won on at least `WINS_NEEDED` of the `HALVINGS` halvings (the first half
-        chooses), and the median gain is positive.
+        chooses), the median gain is positive, and the recipe is the choice of all sets together: a
+        recipe that another one beats is not adopted on the other's wins.
     """
 
     recipe: str
@@ -132,13 +133,14 @@ def judge(
         raise ValueError("a score is missing: every recipe needs one on every set")
     if len(table) < 4:
         raise ValueError(f"{len(table)} sets are too few to halve")
-    recipe = recipe or choose(table, default)
+    best = choose(table, default)
+    recipe = recipe or best
     pairs = halves(list(table.index), seed=seed)
     judged = [_halving(table, default, one, other) for one, other in pairs]
     judged += [_halving(table, default, other, one) for one, other in pairs]
     gains = (table[recipe] - table[default]).sort_values(ascending=False)
     verdict = Verdict(recipe, default, judged, gains, adopted=False)
-    adopted = verdict.wins[0] >= WINS_NEEDED and gains.median() > 0
+    adopted = recipe == best and verdict.wins[0] >= WINS_NEEDED and gains.median() > 0
     return verdict._replace(adopted=bool(adopted))
 
 

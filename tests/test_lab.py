@@ -72,6 +72,12 @@ def test_a_recipe_better_everywhere_is_adopted():
     assert verdict.summary()["mean gain without its best sets"] == pytest.approx(0.1)
 
 
+def test_a_recipe_is_not_adopted_on_the_wins_of_a_better_one():
+    verdict = protocol.judge(table(today=0.5, better=0.6, good=0.55), "today", recipe="good")
+    assert verdict.summary()["median gain"] > 0
+    assert not verdict.adopted
+
+
 def test_a_lucky_set_adopts_nothing():
     """One set that gains .9 carries the mean over all, and loses on every half without it."""
     lucky = np.full(20, 0.49)
