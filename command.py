@@ -83,8 +83,7 @@ def value_type(spec: Spec) -> Callable[[str], Any]:
         try:
             value = kind(text)
         except ValueError:
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {spec.noun}") from None
         try:
             spec.check_number(value)
         except ValueError as error:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from bench import download
 from bench.download import FetchError, git_blob_id
 from command import Parser
+from settings import LABEL_KEY
 from utils import CommandError, InputError
 
 PUBLIC = (
@@ -176,7 +177,7 @@ def verify(name: str, data_dir: Path) -> str:
     import readers
 
     adata = readers.read(path)
-    cell_types = readers.read_labels(adata, "cell_type1")
+    cell_types = readers.read_labels(adata, LABEL_KEY)
     measured = (*adata.shape, 0 if cell_types is None else cell_types.nunique())
     expected = (known.cells, known.genes, known.classes)
     agrees = all(e in (None, m) for m, e in zip(measured, expected, strict=True))

@@ -88,6 +88,11 @@ class Spec:
         kinds = typing.get_args(self.types[0]) if self.is_list else self.types
         return next((kind for kind in kinds if kind in (int, float)), None)
 
+    @property
+    def noun(self) -> str:
+        """What a value of a setting that is a number must be, in words."""
+        return "a whole number" if self.number is int else "a number"
+
     def check_number(self, value: float) -> None:
         """Raise ValueError, with half a sentence, where a number is out of bounds."""
         # Written so that NaN, for which every comparison is false, is refused.
@@ -127,11 +132,10 @@ class Spec:
     def _checked_number(self, value: Any) -> float:
         """Return a number of the setting's type; a fraction is never cut off, text never read."""
         kind = self.number
-        noun = "a whole number" if kind is int else "a number"
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         is_whole = is_number and math.isfinite(value) and value == math.floor(value)
         if not is_number or (kind is int and not is_whole):
-            raise ValueError(f"must be {noun}, not {value!r}")
+            raise ValueError(f"must be {self.noun}, not {value!r}")
         self.check_number(value)
         return int(value) if kind is int else float(value)
 

@@ -19,7 +19,7 @@ import numpy as np
 import results
 import utils
 from results import Fitted, Trained
-from settings import Settings
+from settings import LABEL_KEY, Settings
 from utils import InputError, Stopwatch
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from estimation import Number
 
 log = logging.getLogger("sctag")
-
-LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
-
 
 # Clusters prepared data with the number of clusters that was asked for.
 Fit = Callable[["ad.AnnData", "Number", Settings, Stopwatch], Fitted]
@@ -201,9 +198,10 @@ def run(
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
             if cell_types is not None:
                 cell_types = cell_types.loc[adata.obs_names]
+        with stopwatch("read"):
             source = {"path": str(path), "sha256": utils.sha256(path)}
-            source |= {"cells": raw.n_obs, "genes": raw.n_vars}
-            del raw
+        source |= {"cells": raw.n_obs, "genes": raw.n_vars}
+        del raw
         if number is None:
             number = request_number(adata, cell_types, settings)
         fitted = fit(adata, number, settings, stopwatch)

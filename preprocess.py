@@ -2,8 +2,7 @@
 
 Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
 label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
-users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"],
-obsp["connectivities"].
+users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"].
 """
 
 from __future__ import annotations
@@ -234,6 +233,15 @@ def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.c
     return graph
 
 
+def _checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:
+    """Return X as canonical counts, rounded up if that is asked for, with a warning."""
+    matrix = raw_counts.canonical(adata.X, where)
+    matrix, warning = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
+    if warning:
+        log.warning("warning: %s", warning)
+    return matrix
+
+
 def prepare(
     adata: ad.AnnData, preparation: Preparation, *, seed: int, where: str = "X"
 ) -> ad.AnnData:
@@ -256,10 +264,7 @@ def prepare(
     InputError
         If X does not hold raw counts, or the data cannot be clustered.
     """
-    matrix = raw_counts.canonical(adata.X, where)
-    matrix, warning = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
-    if warning:
-        log.warning("warning: %s", warning)
+    matrix = _checked_counts(adata, preparation, where)
     with warnings.catch_warnings():
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
@@ -307,8 +312,7 @@ def prepare_like(
     InputError
         If X does not hold raw counts, or lacks genes of the reference.
     """
-    matrix = raw_counts.canonical(adata.X, where)
-    matrix, _ = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
+    matrix = _checked_counts(adata, preparation, where)
     positions = _positions_of(reference.var_names, adata, where)
     depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     has_counts = depth > 0
@@ -330,8 +334,7 @@ def prepare_like(
     mean = reference_x.mean(axis=0)
     loadings = np.linalg.lstsq(reference_x - mean, reference.obsm["X_pca"])[0]  # (G, P)
     prepared.obsm["X_pca"] = (x - mean) @ loadings
-    graph = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
-    prepared.obsp["connectivities"] = graph
+    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     return prepared
 
 

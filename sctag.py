@@ -86,8 +86,7 @@ def cluster(
     ):
         import preprocess
 
-        counts = _numbered(adata, settings.layer)
-        where = "adata.X" if settings.layer is None else f"adata.layers[{settings.layer!r}]"
+        counts, where = _numbered(adata, settings.layer)
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
@@ -138,8 +137,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     reference = anndata.read_h5ad(folder / results.DATA)
     if "median_depth" not in reference.uns["sctag"]:
         raise InputError(f"{folder} is a run of an earlier version: run it again to embed cells")
-    counts = _numbered(adata, layer)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    counts, where = _numbered(adata, layer)
     counts.var_names = adata.var_names.astype(str)
     prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
     with utils.tensorflow_session():
@@ -168,8 +166,8 @@ def _settings_of(variant: str, given: dict[str, Any]) -> Settings:
     return Settings.of(variant, **given)
 
 
-def _numbered(adata: ad.AnnData, layer: str | None) -> ad.AnnData:
-    """Return the counts alone, cells and genes named by their positions: names may repeat."""
+def _numbered(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
+    """Return the counts alone, named by positions as names may repeat, and what they are called."""
     import anndata
 
     if not isinstance(adata, anndata.AnnData):
@@ -184,7 +182,7 @@ def _numbered(adata: ad.AnnData, layer: str | None) -> ad.AnnData:
     counts = anndata.AnnData(matrix)
     counts.obs_names = np.arange(adata.n_obs).astype(str)
     counts.var_names = np.arange(adata.n_vars).astype(str)
-    return counts
+    return counts, "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
 def _spread(values: np.ndarray, positions: np.ndarray, n_cells: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 from declare import Spec, check_values, setting, specs_of
 
 VARIANTS = ("sctag", "official")
+LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
 # `--networks auto`: with few cells other initial weights change most and cost least.
 FEW_CELLS, NETWORKS_OF_FEW = 1000, 3
 # Names that settings had in earlier versions; commands and records still accept them.
@@ -48,7 +49,7 @@ class Source:
     label_key: str | None = _data(
         None,
         "column of obs with the true labels, for the scores only; one that you name must be there",
-        shown="cell_type1, if there",
+        shown=f"{LABEL_KEY}, if there",
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import results
 import utils
 from bench import methods
+from settings import LABEL_KEY, specs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 SUITE = Path(__file__).resolve().parents[1]  # the folder of the commands
 N_CLUSTERS = {"true": "labels", "estimated": "auto", "default": None}  # --n_clusters by regime
 # Flags that say where a run reads and writes and on what it runs, not what it computes.
-ANYWHERE = {"data", "data_dir", "out", "overwrite", "quiet", "round_counts", "gpu_option"}
+ANYWHERE = {"round_counts", *(name for name, spec in specs().items() if spec.neutral)}
 
 
 class Job(NamedTuple):
@@ -175,7 +176,7 @@ def count_classes(
     if job.regime == "true":  # the run has counted them
         return metrics["n_clusters"]
     path = place.data_dir / job.dataset / "data.h5"
-    cell_types = _cell_types(path, settings.get("label_key") or "cell_type1")
+    cell_types = _cell_types(path, settings.get("label_key") or LABEL_KEY)
     if cell_types is None:
         return None
     with open(place.out / job.run_dir / results.LABELS, newline="") as file:

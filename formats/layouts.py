@@ -5,6 +5,8 @@ The table of the formats is `readers.FORMATS`.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -161,8 +163,13 @@ def _legacy_frame(file: h5py.File, axis: str) -> pd.DataFrame:
 
 def is_table(path: Path) -> bool:
     """Return whether a path is a file named as a table of text: .csv, .tsv or .txt, also .gz."""
-    suffixes = path.name.lower().removesuffix(".gz").rsplit(".", 1)
-    return path.is_file() and len(suffixes) == 2 and suffixes[1] in SEPARATORS
+    return path.is_file() and _suffix_of_table(path) in SEPARATORS
+
+
+def _suffix_of_table(path: Path) -> str:
+    """Return the ending of a file's name, without the .gz that may follow it."""
+    _, dot, suffix = path.name.lower().removesuffix(".gz").rpartition(".")
+    return suffix if dot else ""
 
 
 def read_table(path: Path, layer: str | None) -> Parts:
@@ -171,10 +178,17 @@ def read_table(path: Path, layer: str | None) -> Parts:
 
     if layer is not None:
         raise InputError(f"{path} is a table, --layer {layer} is for .h5ad files only")
-    suffix = path.name.lower().removesuffix(".gz").rsplit(".", 1)[1]
+    separator = SEPARATORS[_suffix_of_table(path)]
+    damage = (EOFError, gzip.BadGzipFile, zlib.error)  # of a compressed file
+    no_table = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError)
     try:
-        table = pd.read_csv(path, sep=SEPARATORS[suffix], index_col=0, compression="infer")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(path, sep=separator, index_col=0, compression="infer")
+    except damage as error:
+        raise InputError(
+            f"{path}: cannot be unpacked ({hdf5.reason(error)}): it is cut short or damaged, copy "
+            "or download it again"
+        ) from error
+    except no_table as error:
         reason = hdf5.reason(error)
         raise InputError(
             f"{path}: is not a table that can be read ({reason}): a row for each cell and a column "

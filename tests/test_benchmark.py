@@ -461,7 +461,8 @@ SLOW = {"seeds": [1, 2, 3, 4]}
 def test_a_killed_benchmark_goes_on_where_it_was(fake):
     flags = fake.flags("slow", **SLOW)
     process = fake.process(flags)
-    fake.wait_for(lambda: len(all_records(fake.out)) == 2 and len(fake.starts()) == 3)
+    half_made = fake.out / Job("slow", "sctag", "true", 3).run_dir / ".partial-1"
+    fake.wait_for(lambda: len(all_records(fake.out)) == 2 and half_made.exists())
     process.kill()
     process.communicate()
     *_, (_, _, pid) = fake.starts()
@@ -471,7 +472,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(fake):
     records = list((fake.out / "records").rglob("*.json"))
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in records}
     assert len(before) == 2
-    assert (fake.out / Job("slow", "sctag", "true", 3).run_dir / ".partial-1").exists()
+    assert half_made.exists()
 
     assert fake.run("slow", **SLOW).status == 0
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before

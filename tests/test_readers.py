@@ -529,6 +529,14 @@ def test_a_table_with_a_column_of_words_or_without_an_order_is_refused(tmp_path)
     refused(path, "is not a table that can be read .*utf-8")
 
 
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no gzip" + b])
+def test_a_compressed_table_that_is_damaged_is_refused(damage, tmp_path):
+    path = tmp_path / "a.csv.gz"
+    pd.DataFrame(np.arange(3000).reshape(60, 50)).to_csv(path)
+    path.write_bytes(damage(path.read_bytes()))
+    refused(path, "cannot be unpacked .*copy or download it again")
+
+
 def test_the_path_may_be_text(h5):
     check_content(readers.read(str(write(h5))))
 
