@@ -150,10 +150,10 @@ def scvi_kmeans(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
 def scvi_leiden(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.ndarray:
     """Return labels (N,) by Leiden at resolution 1 of the symmetric 15-NN graph of scVI's z."""
     import clustering
-    import preprocess
+    import neighbours
 
     z = scvi_latent(adata, seed=seed)
-    graph = preprocess.knn_graph(z, k=SCVI_NEIGHBORS, symmetric=True, exact=True, seed=seed)
+    graph = neighbours.knn_graph(z, k=SCVI_NEIGHBORS, symmetric=True, exact=True, seed=seed)
     edges = clustering.undirected(graph)
     return clustering.leiden(edges, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
 

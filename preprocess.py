@@ -17,9 +17,9 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
-import raw_counts
+from formats import raw_counts
+from neighbours import graph_of
 from settings import Preparation
 from utils import InputError
 
@@ -160,77 +160,6 @@ def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
     if available < n_pcs:
         log.info("pca       %d components (%d were asked for)", available, n_pcs)
     adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
-
-
-def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
-    """Return the k nearest other cells of each cell, euclidean, as indices (N, k) in no order.
-
-    Points are (N, P). The exact search is scikit-learn's, in time N^2; the other is pynndescent's,
-    in time about N log N, which the seed decides and which misses a few neighbours. It is asked for
-    twice as many as are taken: of just as many it misses one in ten in large data.
-    """
-    if exact:
-        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    from pynndescent import NNDescent
-
-    asked = min(2 * (k + 1), len(points))
-    nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
-    # Nearest first; the cell itself, where it is listed, goes to the end and is cut off.
-    itself = nearest == np.arange(len(points))[:, None]
-    order = np.argsort(itself, axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, axis=1)[:, :k]
-
-
-def knn_graph(
-    points: np.ndarray, *, k: int, symmetric: bool, exact: bool, seed: int
-) -> sp.csr_matrix:
-    """Return the binary kNN graph of cells, CSR float32 (N, N).
-
-    A row lists the cell itself and its k - 1 nearest others by `nearest_others`. If `symmetric`,
-    two cells are joined if either lists the other; otherwise the graph is directed, with k ones in
-    each row, as published. Raises InputError unless k < N.
-    """
-    n_cells = len(points)
-    if k >= n_cells:
-        raise InputError(
-            f"--k_neighbors {k} is not below the number of cells ({n_cells}): choose a smaller one"
-        )
-    # Among identical cells a search need not return the cell itself: it is added instead.
-    columns = np.arange(n_cells)[:, None]  # (N, 1)
-    if k > 1:
-        others = nearest_others(points, k=k - 1, exact=exact, seed=seed)
-        columns = np.concatenate([columns, others], axis=1)  # (N, k)
-    ones = np.ones(n_cells * k, np.float32)
-    rows = np.arange(0, n_cells * k + 1, k)
-    graph = sp.csr_matrix((ones, columns.ravel(), rows), shape=(n_cells, n_cells))
-    if symmetric:
-        graph = graph.maximum(graph.T).tocsr()
-    graph.sort_indices()
-    return graph
-
-
-def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.csr_matrix:
-    """Return the kNN graph of points (N, P) that the settings ask for, and log what it is like."""
-    exact = len(points) <= preparation.exact_knn_cells
-    graph = knn_graph(
-        points,
-        k=preparation.k_neighbors,
-        symmetric=preparation.symmetric_graph,
-        exact=exact,
-        seed=seed,
-    )
-    neighbours = np.diff(graph.indptr)
-    log.info(
-        "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
-        len(points),
-        graph.nnz,
-        "" if exact else "approximate, ",
-        "symmetric" if preparation.symmetric_graph else "directed",
-        graph.nnz / len(points),
-        neighbours.min(),
-        neighbours.max(),
-    )
-    return graph
 
 
 def _checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:

@@ -16,8 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-import raw_counts
-from formats import hdf5, layouts
+from formats import hdf5, layouts, raw_counts
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+import neighbours
 from bench import methods
-from lab.metric import neighbour_metric
+from neighbours import neighbour_metric
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -83,15 +84,13 @@ def metric_graph(
     graph
         The graph that the first metric is of, shape (N, N).
     settings
-        Of the graph; see `preprocess.graph_of`.
+        Of the graph; see `neighbours.graph_of`.
     rounds
         How often the graph is replaced by that of its own metric.
     """
-    import preprocess
-
     for _ in range(rounds):
         metric_points = neighbour_metric(points, graph)
-        graph = preprocess.graph_of(metric_points, settings, seed=settings.seed)
+        graph = neighbours.graph_of(metric_points, settings, seed=settings.seed)
     return graph
 
 
@@ -130,7 +129,7 @@ def prepared(path: Path, settings: Settings) -> tuple[ad.AnnData, ad.AnnData, np
     """Return the counts, the prepared data, and the labels as codes (N,), -1 for none."""
     import pipeline
     import preprocess
-    import raw_counts
+    from formats import raw_counts
 
     raw, cell_types, _ = pipeline.read(settings)
     if cell_types is None:

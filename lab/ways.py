@@ -13,9 +13,8 @@ import scipy.sparse as sp
 from sklearn.cluster import AgglomerativeClustering, KMeans
 
 import clustering
-import preprocess
-from lab import consensus
-from lab.metric import beside, neighbour_metric
+import neighbours
+from neighbours import beside, neighbour_metric
 
 K_NEIGHBORS = 15
 BAG_STARTS = 10  # of K-means on a half of the genes
@@ -118,7 +117,7 @@ Way = Callable[[Views], np.ndarray]
 
 def knn(points: np.ndarray, *, symmetric: bool = True) -> sp.csr_matrix:
     """Return the exact kNN graph of points, of as many neighbours as the suite's default."""
-    return preprocess.knn_graph(points, k=K_NEIGHBORS, symmetric=symmetric, exact=True, seed=0)
+    return neighbours.knn_graph(points, k=K_NEIGHBORS, symmetric=symmetric, exact=True, seed=0)
 
 
 def jaccard(points: np.ndarray) -> sp.csr_matrix:
@@ -185,7 +184,7 @@ def bagged(points: Callable[[Views, np.ndarray, np.ndarray], np.ndarray]) -> Way
             of_half = points(views, one, other)
             starts = KMeans(views.n_clusters, n_init=BAG_STARTS, random_state=views.seed)
             labelings += [starts.fit_predict(of_half), ward(views, of_half)]
-        return consensus.accumulate(labelings, views.n_clusters)
+        return clustering.consensus(labelings, views.n_clusters)
 
     return way
 
@@ -196,7 +195,7 @@ def three_algorithms(points: Callable[[Views], np.ndarray]) -> Way:
     def way(views: Views) -> np.ndarray:
         made = points(views)
         labelings = [kmeans(views, made), ward(views, made), leiden(views, jaccard(made))]
-        return consensus.accumulate(labelings, views.n_clusters)
+        return clustering.consensus(labelings, views.n_clusters)
 
     return way
 

@@ -184,11 +184,11 @@ def child(method: str, source: str) -> None:
 
 def recall(adata: Any) -> float:
     """Return the share of each cell's nearest cells that the approximate graph has too."""
-    import preprocess
+    import neighbours
 
     points = adata.obsm["X_pca"]
     exact, approximate = (
-        preprocess.knn_graph(points, k=NEIGHBORS, symmetric=False, exact=is_exact, seed=0)
+        neighbours.knn_graph(points, k=NEIGHBORS, symmetric=False, exact=is_exact, seed=0)
         for is_exact in (True, False)
     )
     loops = adata.n_obs  # a cell is its own first neighbour in both

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+from sklearn.metrics import adjusted_rand_score
 
 import clustering
 
@@ -56,3 +59,27 @@ def test_centers_are_means_of_the_groups_that_occur():
     np.testing.assert_array_equal(
         clustering.centers_of(z, np.array([0, 0, 2])), [[1.0, 2.0], [5.0, 5.0]]
     )
+
+
+def test_consensus_is_average_linkage_of_all_cells():
+    """Over the distinct rows, weighted, it is what scipy finds over every cell."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), [60, 30, 20, 10])
+    labelings = []
+    for _ in range(7):
+        labels = truth.copy()
+        moved = rng.random(len(truth)) < 0.15
+        labels[moved] = rng.integers(0, 4, moved.sum())
+        labelings.append(rng.permutation(4)[labels])
+    labels = clustering.consensus(labelings, 4)
+    apart = np.mean([x[:, None] != x[None, :] for x in labelings], axis=0)
+    tree = linkage(squareform(apart, checks=False), "average")
+    assert adjusted_rand_score(labels, fcluster(tree, 4, "maxclust")) > 0.95
+    assert adjusted_rand_score(labels, truth) > 0.9
+    assert (np.diff(np.bincount(labels)) <= 0).all()
+
+
+def test_consensus_follows_the_majority_and_keeps_what_it_must():
+    one, other = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(clustering.consensus([one, one, other], 3), one)
+    np.testing.assert_array_equal(clustering.consensus([other], 3), other)  # two rows are all

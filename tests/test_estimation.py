@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import estimation
-import preprocess
+import neighbours
 
 
 def blobs(n_groups, size, *, spread=0.3, seed=0):
@@ -13,7 +13,7 @@ def blobs(n_groups, size, *, spread=0.3, seed=0):
     rng = np.random.default_rng(seed)
     centres = 10 * np.eye(n_groups)
     points = np.repeat(centres, size, axis=0) + rng.normal(0, spread, (n_groups * size, n_groups))
-    graph = preprocess.knn_graph(
+    graph = neighbours.knn_graph(
         points.astype(np.float32), k=10, symmetric=True, exact=True, seed=0
     )
     return points, graph

@@ -1,61 +1,11 @@
-"""The laboratory: the metric, the rule of adoption, and a small cache from end to end."""
+"""The laboratory: the rule of adoption, and a small cache from end to end."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 
-from lab import consensus, judge, prepare, protocol, ways
-from lab.metric import beside, neighbour_metric
-
-
-@pytest.fixture
-def line():
-    """A ring of cells, each joined with the next, and their points in the plane."""
-    rng = np.random.default_rng(0)
-    n = 200
-    graph = sp.csr_matrix((np.ones(n), (np.arange(n), (np.arange(n) + 1) % n)), shape=(n, n))
-    return rng.normal(size=(n, 2)) * [5.0, 1.0], graph.maximum(graph.T)
-
-
-def test_neighbours_differ_equally_in_all_directions(line):
-    points, graph = line
-    mapped = neighbour_metric(points, graph, shrinkage=0.0)
-    edges = sp.triu(graph, k=1).tocoo()
-    steps = mapped[edges.row] - mapped[edges.col]
-    np.testing.assert_allclose(steps.T @ steps / len(steps), np.eye(2), atol=1e-9)
-
-
-def test_the_metric_undoes_a_linear_map(line):
-    points, graph = line
-    slanted = points @ np.array([[1.0, 0.7], [-0.2, 3.0]])
-    before, after = (neighbour_metric(p, graph, shrinkage=0.0) for p in (points, slanted))
-    distances = [np.linalg.norm(p[:100] - p[100:], axis=1) for p in (before, after)]
-    np.testing.assert_allclose(*distances)
-
-
-def test_shrinkage_of_one_only_scales(line):
-    points, graph = line
-    mapped = neighbour_metric(points, graph, shrinkage=1.0)
-    ratio = mapped / points
-    np.testing.assert_allclose(ratio, ratio[0, 0])
-
-
-def test_a_metric_without_edges_changes_nothing():
-    points = np.arange(6.0).reshape(3, 2)
-    assert neighbour_metric(points, sp.csr_matrix((3, 3))) is points
-
-
-def test_no_view_outweighs_another(line):
-    points, _ = line
-    joined = beside(points, 100 * points + 3, weights=(1.0, 0.5))
-    variances = joined.var(axis=0)
-    assert variances[:2].sum() == pytest.approx(1)
-    assert variances[2:].sum() == pytest.approx(0.25)
-    np.testing.assert_allclose(joined.mean(axis=0), 0, atol=1e-9)
+from lab import judge, prepare, protocol, ways
 
 
 def table(n_sets=20, **recipes):
@@ -158,27 +108,3 @@ def test_cache_and_judge_from_end_to_end(simulated, tmp_path, capsys, without_xl
     assert judge.main(["--cache", str(cache), "--tag", "small", "--csv", str(csv)]) == 0
     assert "joint_m" in capsys.readouterr().out
     assert set(pd.read_csv(csv).columns) == {"set", *ways.WAYS}
-
-
-def test_consensus_is_average_linkage_of_all_cells():
-    """Over the distinct rows, weighted, it is what scipy finds over every cell."""
-    rng = np.random.default_rng(0)
-    truth = np.repeat(np.arange(4), [60, 30, 20, 10])
-    labelings = []
-    for _ in range(7):
-        labels = truth.copy()
-        moved = rng.random(len(truth)) < 0.15
-        labels[moved] = rng.integers(0, 4, moved.sum())
-        labelings.append(rng.permutation(4)[labels])
-    labels = consensus.accumulate(labelings, 4)
-    apart = np.mean([x[:, None] != x[None, :] for x in labelings], axis=0)
-    tree = linkage(squareform(apart, checks=False), "average")
-    assert adjusted_rand_score(labels, fcluster(tree, 4, "maxclust")) > 0.95
-    assert adjusted_rand_score(labels, truth) > 0.9
-    assert (np.diff(np.bincount(labels)) <= 0).all()
-
-
-def test_consensus_follows_the_majority_and_keeps_what_it_must():
-    one, other = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(consensus.accumulate([one, one, other], 3), one)
-    np.testing.assert_array_equal(consensus.accumulate([other], 3), other)  # two rows are all

@@ -100,57 +100,12 @@ def test_seurat_v3_gives_way_where_its_loess_fails(monkeypatch, caplog):
     np.testing.assert_array_equal(chosen.var_names, prepare(counts()).var_names)
 
 
-def knn_graph(points, **changes):
-    settings = {"symmetric": False, "exact": True, "seed": 1} | changes
-    return preprocess.knn_graph(points, **settings)
-
-
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_knn_graph_against_all_distances(symmetric):
-    points = np.random.default_rng(0).normal(size=(40, 3))
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
-    nearest = np.argsort(distance, axis=1)[:, :6]  # the cell itself is at 0
-    expected = np.zeros((40, 40))
-    np.put_along_axis(expected, nearest, 1.0, axis=1)
-    if symmetric:
-        expected = np.maximum(expected, expected.T)
-    graph = knn_graph(points, k=6, symmetric=symmetric)
-    assert graph.dtype == np.float32
-    np.testing.assert_array_equal(graph.toarray(), expected)
-
-
-@pytest.mark.parametrize("exact", [True, False])
-def test_knn_graph_of_identical_cells_keeps_each_cell_in_its_own_row(exact):
-    graph = knn_graph(np.zeros((8, 2)), k=3, exact=exact).toarray()
-    np.testing.assert_array_equal(graph.diagonal(), 1)
-    np.testing.assert_array_equal(graph.sum(axis=1), 3)
-
-
-def test_approximate_neighbours_are_nearly_the_exact_ones_and_repeat_themselves():
-    rng = np.random.default_rng(0)
-    centers = rng.normal(0, 3, (8, 20))
-    points = (centers[rng.integers(0, 8, 3000)] + rng.normal(size=(3000, 20))).astype(np.float32)
-    exact = knn_graph(points, k=15)
-    approximate = knn_graph(points, k=15, exact=False)
-    np.testing.assert_array_equal(approximate.diagonal(), 1)
-    np.testing.assert_array_equal(np.diff(approximate.indptr), 15)
-    assert exact.multiply(approximate).nnz / exact.nnz > 0.95
-    assert (approximate != knn_graph(points, k=15, exact=False)).nnz == 0
-
-
 def test_the_threshold_decides_between_exact_and_approximate(caplog):
     caplog.set_level("INFO", logger="sctag")
     prepare(counts(), exact_knn_cells=50)
     assert "approximate" not in caplog.text
     prepare(counts(), exact_knn_cells=49)
     assert "approximate" in caplog.text
-
-
-def test_k_must_be_below_the_number_of_cells():
-    points = np.random.default_rng(0).normal(size=(5, 2))
-    assert knn_graph(points, k=4).nnz == 20
-    with pytest.raises(InputError, match=r"--k_neighbors 5 .* number of cells \(5\)"):
-        knn_graph(points, k=5)
 
 
 def test_prepared_data_have_the_promised_keys():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-import raw_counts
+from formats import raw_counts
 from utils import InputError
 
 COUNTS = np.array([[0, 3, 0], [1, 0, 2], [0, 0, 7], [5, 1, 0]])

@@ -20,7 +20,7 @@ def test_recall_counts_what_both_graphs_list(monkeypatch):
     adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     assert speed.recall(adata) == 1.0  # so few that pynndescent finds all
 
-    import preprocess
+    import neighbours
 
     def nearest_others(points, *, k, exact, seed):
         """Of four others listed, one is the same either way."""
@@ -28,7 +28,7 @@ def test_recall_counts_what_both_graphs_list(monkeypatch):
         return (np.arange(len(points))[:, None] + steps) % len(points)
 
     monkeypatch.setattr(speed, "NEIGHBORS", 5)
-    monkeypatch.setattr(preprocess, "nearest_others", nearest_others)
+    monkeypatch.setattr(neighbours, "nearest_others", nearest_others)
     assert speed.recall(adata) == pytest.approx(0.25)
 
 

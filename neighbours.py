@@ -1,0 +1,155 @@
+"""The kNN graph of cells, and distances in which neighbours differ equally in all directions.
+
+Letters: N cells, F features, P components. Nothing here knows TensorFlow or a true label.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.neighbors import NearestNeighbors
+
+from settings import Preparation
+from utils import InputError
+
+log = logging.getLogger("sctag")
+
+SHRINKAGE = 0.1
+
+
+def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
+    """Return the k nearest other cells of each cell, euclidean, as indices (N, k) in no order.
+
+    Points are (N, P). The exact search is scikit-learn's, in time N^2; the other is pynndescent's,
+    in time about N log N, which the seed decides and which misses a few neighbours. It is asked for
+    twice as many as are taken: of just as many it misses one in ten in large data.
+    """
+    if exact:
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+    from pynndescent import NNDescent
+
+    asked = min(2 * (k + 1), len(points))
+    nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
+    # Nearest first; the cell itself, where it is listed, goes to the end and is cut off.
+    itself = nearest == np.arange(len(points))[:, None]
+    order = np.argsort(itself, axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1)[:, :k]
+
+
+def knn_graph(
+    points: np.ndarray, *, k: int, symmetric: bool, exact: bool, seed: int
+) -> sp.csr_matrix:
+    """Return the binary kNN graph of cells, CSR float32 (N, N).
+
+    A row lists the cell itself and its k - 1 nearest others by `nearest_others`. If `symmetric`,
+    two cells are joined if either lists the other; otherwise the graph is directed, with k ones in
+    each row, as published. Raises InputError unless k < N.
+    """
+    n_cells = len(points)
+    if k >= n_cells:
+        raise InputError(
+            f"--k_neighbors {k} is not below the number of cells ({n_cells}): choose a smaller one"
+        )
+    # Among identical cells a search need not return the cell itself: it is added instead.
+    columns = np.arange(n_cells)[:, None]  # (N, 1)
+    if k > 1:
+        others = nearest_others(points, k=k - 1, exact=exact, seed=seed)
+        columns = np.concatenate([columns, others], axis=1)  # (N, k)
+    ones = np.ones(n_cells * k, np.float32)
+    rows = np.arange(0, n_cells * k + 1, k)
+    graph = sp.csr_matrix((ones, columns.ravel(), rows), shape=(n_cells, n_cells))
+    if symmetric:
+        graph = graph.maximum(graph.T).tocsr()
+    graph.sort_indices()
+    return graph
+
+
+def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.csr_matrix:
+    """Return the kNN graph of points (N, P) that the settings ask for, and log what it is like."""
+    exact = len(points) <= preparation.exact_knn_cells
+    graph = knn_graph(
+        points,
+        k=preparation.k_neighbors,
+        symmetric=preparation.symmetric_graph,
+        exact=exact,
+        seed=seed,
+    )
+    neighbours = np.diff(graph.indptr)
+    log.info(
+        "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
+        len(points),
+        graph.nnz,
+        "" if exact else "approximate, ",
+        "symmetric" if preparation.symmetric_graph else "directed",
+        graph.nnz / len(points),
+        neighbours.min(),
+        neighbours.max(),
+    )
+    return graph
+
+
+# --- The metric of neighbours' differences --------------------------------------------------------
+
+
+def neighbour_metric(
+    points: np.ndarray, graph: sp.csr_matrix, *, shrinkage: float = SHRINKAGE
+) -> np.ndarray:
+    """Return the points mapped so that neighbours differ by as much in every direction.
+
+    The result is Z S^-1/2, where S is the covariance of the differences along the edges of the
+    graph, shrunk towards a multiple of the identity of the same trace. Directions in which
+    neighbours differ much, such as depth or the cell cycle, count less; those in which only
+    distant cells differ count more. But for the shrinkage the distances do not change when the
+    points are mapped linearly beforehand.
+
+    Parameters
+    ----------
+    points
+        Z, one row a cell, shape (N, F).
+    graph
+        Symmetric adjacency of the cells, shape (N, N); only its pattern is used.
+    shrinkage
+        Share of the identity in S, from 0 to 1; at 1 the points are only scaled.
+
+    Returns
+    -------
+    The mapped points, shape (N, F). Without an edge, or if no neighbours differ, the points as
+    they are.
+
+    Source: relevant component analysis (Bar-Hillel et al. 2005) with edges in place of chunklets.
+    """
+    edges = sp.triu(graph, k=1).tocoo()
+    steps = points[edges.row] - points[edges.col]
+    covariance = steps.T.astype(np.float64) @ steps / max(len(steps), 1)
+    n_features = len(covariance)
+    level = np.trace(covariance) / n_features
+    if level == 0:
+        return points
+    covariance = (1 - shrinkage) * covariance + shrinkage * level * np.eye(n_features)
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, np.finfo(np.float64).eps * values[-1])
+    return points @ (vectors / np.sqrt(values)) @ vectors.T
+
+
+def beside(*views: np.ndarray, weights: tuple[float, ...] | None = None) -> np.ndarray:
+    """Return views of the same cells side by side, centred, each of total variance weight^2.
+
+    Parameters
+    ----------
+    *views
+        Points of shape (N, F_i).
+    weights
+        One for each view; None for 1 throughout, so that no view outweighs another.
+
+    Returns
+    -------
+    Points of shape (N, sum of F_i).
+    """
+    parts = []
+    for view, weight in zip(views, weights or (1.0,) * len(views), strict=True):
+        centred = view - view.mean(axis=0)
+        total = max(centred.var(axis=0).sum(), np.finfo(np.float64).tiny)
+        parts.append(weight * centred / np.sqrt(total))
+    return np.hstack(parts)
