@@ -4,7 +4,7 @@
 
 Each method is a function of prepared data (N cells), the number of clusters and the seed, and one
 line in `METHODS`. The command runs the pipeline of `train.py` with its flags for data and run.
-TensorFlow is never imported, slow packages where they are first needed.
+No method here uses TensorFlow; slow packages are imported where they are first needed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ log = logging.getLogger("sctag")
 STAGES = ("data", "run")  # of the settings that matter here; every other one is the network's
 MIXTURE_STARTS = 10  # of the Gaussian mixture, of which the best is kept
 SCVI_NEIGHBORS = 15  # of the graph of scVI's embedding: the default of --k_neighbors
+SCANPY_GENES, SCANPY_COMPONENTS, SCANPY_NEIGHBORS = 2000, 50, 15  # as scanpy's tutorials have them
 
 
 # --- The methods ----------------------------------------------------------------------------------
@@ -158,6 +159,84 @@ def scvi_leiden(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.n
     return clustering.leiden(edges, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
 
 
+def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
+    """Return the cells as scanpy's tutorials prepare them, from the logarithms of all genes.
+
+    2000 variable genes by scanpy's default (`seurat`), 50 principal components of their logarithms,
+    which are not scaled, and the weighted graph of 15 neighbours: obsm["X_pca"] and
+    obsp["connectivities"] of the result. Source: scanpy's `highly_variable_genes`, `pca` and
+    `neighbors`.
+    """
+    import os
+    import warnings
+
+    import scanpy as sc
+
+    # umap-learn, which weighs the graph, imports TensorFlow where that is installed, aloud.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    cells = adata.raw.to_adata()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's own, on tiny data
+        sc.pp.highly_variable_genes(cells, n_top_genes=min(SCANPY_GENES, cells.n_vars))
+        available = min(SCANPY_COMPONENTS, cells.n_obs - 1, cells.var["highly_variable"].sum() - 1)
+        sc.pp.pca(cells, n_comps=available, mask_var="highly_variable", random_state=seed)
+        neighbors = min(SCANPY_NEIGHBORS, cells.n_obs - 1)
+        sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed)
+    return cells
+
+
+def scanpy_usual(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.ndarray:
+    """Return labels (N,) by Leiden at resolution 1 of the graph of `scanpy_cells`."""
+    import scipy.sparse as sp
+
+    import clustering
+
+    graph = sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
+    return clustering.leiden(graph, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
+
+
+def scanpy_usual_at_k(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Return labels (N,) by Leiden of the graph of `scanpy_cells` at n_clusters."""
+    import scipy.sparse as sp
+
+    import clustering
+
+    graph = sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
+    return clustering.at_k(graph, n_clusters=n_clusters, seed=seed, partition=clustering.leiden)
+
+
+def no_network(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
+    """Return labels (N,) by scTAG's own consensus without its network: what that must beat."""
+    import views
+
+    found = views.consensus(adata, None, metric=True, n_clusters=n_clusters, seed=seed)
+    return checked(found.labels, n_clusters, "the consensus")
+
+
+# --- What the number of clusters is estimated on --------------------------------------------------
+
+# Returns points (N, F) and a graph (N, N) of prepared data and a seed.
+Space = Callable[..., tuple[np.ndarray, Any]]
+
+
+def components_and_graph(adata: ad.AnnData, *, seed: int) -> tuple[np.ndarray, Any]:
+    """Return the principal components (N, P) and their kNN graph (N, N)."""
+    return adata.obsm["X_pca"], adata.obsp["connectivities"]
+
+
+def all_views(adata: ad.AnnData, *, seed: int) -> tuple[np.ndarray, Any]:
+    """Return all views in the metric (N, F) and their graph (N, N), as scTAG without a network."""
+    import views
+
+    return views.features(adata, metric=True), views.graph(adata)
+
+
+def scanpy_space(adata: ad.AnnData, *, seed: int) -> tuple[np.ndarray, Any]:
+    """Return the components (N, P) and the graph (N, N) of `scanpy_cells`."""
+    cells = scanpy_cells(adata, seed=seed)
+    return cells.obsm["X_pca"], cells.obsp["connectivities"]
+
+
 class Method(NamedTuple):
     """A rival: function(adata, *, n_clusters, seed) -> labels (N,) from 0, and what it needs."""
 
@@ -165,9 +244,11 @@ class Method(NamedTuple):
     needs_k: bool
     sentence: str
     needs_scvi: bool = False
+    space: Space = components_and_graph  # on which the number of clusters is estimated
 
 
-_GRAPH, _TO_K = "of the kNN graph at resolution 1", "at a resolution that gives n_clusters"
+_AT_1, _TO_K = "at resolution 1", "at a resolution that gives n_clusters"
+_GRAPH = f"of the kNN graph {_AT_1}"
 METHODS: dict[str, Method] = {
     "pca_kmeans": Method(pca_kmeans, True, "K-means of the principal components"),
     "pca_mixture": Method(pca_mixture, True, "Gaussian mixture of the principal components"),
@@ -176,6 +257,11 @@ METHODS: dict[str, Method] = {
     "leiden_k": Method(partial(communities_at_k, algorithm="leiden"), True, f"Leiden {_TO_K}"),
     "louvain": Method(partial(communities, algorithm="louvain"), False, f"Louvain {_GRAPH}"),
     "louvain_k": Method(partial(communities_at_k, algorithm="louvain"), True, f"Louvain {_TO_K}"),
+    "scanpy": Method(scanpy_usual, False, f"scanpy's usual steps, then Leiden {_AT_1}"),
+    "scanpy_k": Method(scanpy_usual_at_k, True, f"the same {_TO_K}", space=scanpy_space),
+    "no_network": Method(
+        no_network, True, "the consensus of train.py without a network", space=all_views
+    ),
     "scvi_kmeans": Method(scvi_kmeans, True, "K-means of scVI's embedding", True),
     "scvi_leiden": Method(scvi_leiden, False, "Leiden of its 15-NN graph at resolution 1", True),
 }
@@ -210,8 +296,8 @@ def fit_with(name: str) -> pipeline.Fit:
     def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
         with stopwatch("cluster"):
             if method.needs_k:
-                points, graph = adata.obsm["X_pca"], adata.obsp["connectivities"]
-                number = number.estimated_on([points], graph, seed=settings.seed)
+                points, graph = method.space(adata, seed=settings.seed)
+                number = number.estimated_on(points, graph, seed=settings.seed)
             labels = method.function(adata, n_clusters=number.n_clusters, seed=settings.seed)
         return Fitted(labels, number, {"clusters_found": int(labels.max()) + 1})
 

@@ -7,7 +7,6 @@ No function here has a parameter for true labels.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import warnings
@@ -16,14 +15,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score
 
 log = logging.getLogger("sctag")
 
 # K-means keeps the best of this many starts. With 20 the optimum is missed on some data, so that
 # its own seed moves the labels; more than 100 find nothing better (docs/recipe.md).
 KMEANS_STARTS = 100
-SILHOUETTE_CELLS = 2000  # whose distances to each other are computed
+
+LINKED_ROWS = 8_000  # of labels, at most, whose distances to each other are held in a consensus
 
 DEFAULT_RESOLUTION = 1.0  # scanpy's, at which modularity is the classical one
 LOG10_RESOLUTIONS = -4.0, 4.0  # from one cluster a component to one a cell, in most data
@@ -149,26 +149,12 @@ def leiden_at_k(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.n
 # --- Clusters compared ----------------------------------------------------------------------------
 
 
-def silhouette(points: np.ndarray, labels: np.ndarray, *, seed: int) -> float:
-    """Return how distinct clusters are, from -1 to 1: the mean silhouette of the cells.
-
-    It is taken over at most `SILHOUETTE_CELLS` cells, does not depend on the scale of the points
-    (N, F), and is 0 where it is not defined, for one cluster or N of them. Source: Rousseeuw 1987,
-    scikit-learn's `silhouette_score`.
-    """
-    if not 1 < len(np.unique(labels)) < len(labels):
-        return 0.0
-    size = min(len(labels), SILHOUETTE_CELLS)
-    return float(silhouette_score(points, labels, sample_size=size, random_state=seed))
-
-
-def agreement(labelings: Sequence[np.ndarray]) -> float:
-    """Return the mean adjusted Rand index of all pairs of two or more labelings, each (N,).
+def mean_agreement(labels: np.ndarray, labelings: Sequence[np.ndarray]) -> float:
+    """Return the mean adjusted Rand index of labels (N,) with each of some labelings, each (N,).
 
     Source: Hubert and Arabie 1985, scikit-learn's `adjusted_rand_score`.
     """
-    pairs = itertools.combinations(labelings, 2)
-    return float(np.mean([adjusted_rand_score(one, other) for one, other in pairs]))
+    return float(np.mean([adjusted_rand_score(labels, other) for other in labelings]))
 
 
 def centers_of(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -185,8 +171,10 @@ def consensus(labelings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     The distance of two cells is the share of partitions that separate them. Clusters are merged by
     average linkage until there are C. Cells that no partition separates are one row with a weight,
     so that the cost is that of the U distinct rows of labels, and the result is that of all cells.
-    A partition that contradicts the others loses by the vote, and an unstable algorithm, whose
-    partitions contradict each other, counts less than a stable one.
+    If there are more than `LINKED_ROWS` rows, those of the most cells are linked, and each other
+    one goes to the cluster that is nearest to it on average. A partition that contradicts the
+    others loses by the vote, and an unstable algorithm, whose partitions contradict each other,
+    counts less than a stable one.
 
     Parameters
     ----------
@@ -204,13 +192,41 @@ def consensus(labelings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     rows, row_of_cell, sizes = np.unique(
         np.column_stack(labelings), axis=0, return_inverse=True, return_counts=True
     )
-    distances = np.zeros((len(rows), len(rows)), np.float32)
-    for column in rows.T:
+    linked = np.sort(np.argsort(-sizes, kind="stable")[:LINKED_ROWS])
+    distances = np.zeros((len(linked), len(linked)), np.float32)
+    for column in rows[linked].T:
         distances += column[:, None] != column[None, :]
-    merged = average_linkage(distances / rows.shape[1], sizes, n_clusters)
+    merged = np.empty(len(rows), int)
+    merged[linked] = average_linkage(distances / rows.shape[1], sizes[linked], n_clusters)
+    others = np.setdiff1d(np.arange(len(rows)), linked)
+    if len(others):
+        merged[others] = _nearest_clusters(rows, sizes, merged, linked=linked, others=others)
     labels = merged[row_of_cell.ravel()]
     by_size = np.argsort(-np.bincount(labels), kind="stable")
     return np.argsort(by_size)[labels]
+
+
+def _nearest_clusters(
+    rows: np.ndarray,
+    sizes: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    linked: np.ndarray,
+    others: np.ndarray,
+) -> np.ndarray:
+    """Return for rows of labels (U, M) the cluster of linked rows that most partitions put near.
+
+    `sizes` says how many cells a row stands for, `clusters` has the cluster of the linked rows;
+    `linked` and `others` are positions of rows.
+    """
+    n_clusters = clusters[linked].max() + 1
+    together = np.zeros((len(others), n_clusters))
+    for column in rows.T:
+        cells = np.zeros((column.max() + 1, n_clusters))  # by label and cluster
+        np.add.at(cells, (column[linked], clusters[linked]), sizes[linked])
+        together += cells[column[others]]
+    of_cluster = np.bincount(clusters[linked], weights=sizes[linked], minlength=n_clusters)
+    return (together / of_cluster).argmax(axis=1)
 
 
 def average_linkage(distances: np.ndarray, sizes: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -254,34 +270,3 @@ def average_linkage(distances: np.ndarray, sizes: np.ndarray, n_clusters: int) -
         closer = distances[:, one] < lowest
         nearest[closer], lowest[closer] = one, distances[closer, one]
     return np.unique(labels, return_inverse=True)[1]
-
-
-# --- Initial clusters -----------------------------------------------------------------------------
-
-
-def initial_clusters(
-    points: np.ndarray, adjacency: sp.csr_matrix, *, method: str, n_clusters: int, seed: int
-) -> np.ndarray:
-    """Return the labels (N,) from which the clustering phase starts.
-
-    Parameters
-    ----------
-    points
-        What is clustered, shape (N, F).
-    adjacency
-        The kNN graph, shape (N, N).
-    method
-        "kmeans" of the points, "spectral" or "leiden" of the graph.
-    n_clusters
-        C; a warning says if there are fewer groups.
-    seed
-        Of the method.
-    """
-    if method == "kmeans":
-        labels = kmeans(points, n_clusters=n_clusters, seed=seed)
-    else:
-        of_graph = {"spectral": spectral, "leiden": leiden_at_k}[method]
-        labels = of_graph(adjacency, n_clusters=n_clusters, seed=seed)
-    if (number := len(np.unique(labels))) < n_clusters:
-        log.warning("warning: %s found %d clusters, not %d", method, number, n_clusters)
-    return labels

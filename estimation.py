@@ -2,16 +2,14 @@
 
 Letters: N cells, F features that are clustered, C a number of clusters that is tried. No criterion
 is right on all data: some count the dense groups, some the separate ones, some what comes back in
-another sample. Their median is nearer to the truth than any of them, and where there are several
-embeddings of the cells, the median of what the criteria say on all is nearer than that of one
-(docs/recipe.md has both comparisons). No function here has a parameter for true labels.
+another sample. Their median is nearer to the truth than any of them (docs/recipe.md has the
+comparison). No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,17 +44,17 @@ class Estimate(NamedTuple):
     n_clusters
         The number.
     criteria
-        By the criterion's name its numbers, one for each embedding.
+        By the criterion's name its number.
     curves
-        For each embedding, a row for each number that was tried, with dispersion (mean squared
-        distance to the centre), calinski_harabasz, stability and prediction_strength.
+        A row for each number that was tried, with dispersion (mean squared distance to the
+        centre), calinski_harabasz, stability and prediction_strength.
     eigenvalues
         Of the graph, largest first.
     """
 
     n_clusters: int
-    criteria: dict[str, list[int]]
-    curves: list[list[dict[str, float]]]
+    criteria: dict[str, int]
+    curves: list[dict[str, float]]
     eigenvalues: list[float]
 
 
@@ -80,13 +78,11 @@ class Number(NamedTuple):
     labels: np.ndarray | None = None
     estimate: Estimate | None = None
 
-    def estimated_on(
-        self, embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
-    ) -> Number:
+    def estimated_on(self, points: np.ndarray, adjacency: sp.csr_matrix, *, seed: int) -> Number:
         """Return a number that is no longer to be estimated; see `estimate_n_clusters`."""
         if self.n_clusters is not None:
             return self
-        estimate = estimate_n_clusters(embeddings, adjacency, seed=seed)
+        estimate = estimate_n_clusters(points, adjacency, seed=seed)
         return self._replace(n_clusters=estimate.n_clusters, estimate=estimate)
 
 
@@ -148,10 +144,8 @@ def requested_number(
     return Number(n_clusters, source, labels)
 
 
-def estimate_n_clusters(
-    embeddings: Sequence[np.ndarray], adjacency: sp.csr_matrix, *, seed: int
-) -> Estimate:
-    """Return the median of five criteria over all embeddings, rounded down.
+def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: int) -> Estimate:
+    """Return the number of clusters by the median of five criteria.
 
     The log has what each criterion says, and the scores of every number that one of them says.
     Each criterion says at least 2.
@@ -164,39 +158,37 @@ def estimate_n_clusters(
     - prediction_strength: the largest number at which, in the weakest cluster of one half,
       `STRENGTH` of the pairs are together by K-means of the other half too (Tibshirani and Walther
       2005).
-    - spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007), the
-      same for each embedding.
+    - spectrum: how many eigenvalues of D^-1/2 A D^-1/2 exceed `EIGENVALUE` (von Luxburg 2007).
 
     Parameters
     ----------
-    embeddings
-        One or more embeddings of the same cells, each (N, F): what may be clustered.
+    points
+        What is clustered, shape (N, F).
     adjacency
         The kNN graph, directed or not, shape (N, N).
     seed
         Of the sample, of the halves and of K-means.
     """
     rng = np.random.default_rng(seed)
-    cells = np.arange(len(embeddings[0]))
+    cells = np.arange(len(points))
     if len(cells) > SAMPLE:
         cells = rng.choice(len(cells), SAMPLE, replace=False)
     largest = max(2, min(LARGEST, len(cells) // CELLS_EACH))
     halves = [np.array_split(rng.permutation(len(cells)), 2) for _ in range(SPLITS)]
     eigenvalues = spectrum(adjacency)
     groups = int(np.clip(np.sum(eigenvalues > EIGENVALUE), 2, largest))
-    curves = []
+    sample = np.asarray(points[cells], np.float64)
     with warnings.catch_warnings():
         # Fewer distinct points than clusters: such numbers score badly, which is all it means.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        for points in embeddings:
-            sample = np.asarray(points[cells], np.float64)
-            curves.append([_try(sample, number, halves, seed) for number in range(2, largest + 1)])
-    verdicts = [_read_off(rows) | {"spectrum": groups} for rows in curves]
-    criteria = {name: [verdict[name] for verdict in verdicts] for name in verdicts[0]}
+        curves = [_try(sample, number, halves, seed) for number in range(2, largest + 1)]
+    criteria = _read_off(curves) | {"spectrum": groups}
     chosen = int(np.median([*criteria.values()]))
-    for number in sorted({number for numbers in criteria.values() for number in numbers}):
-        log.info("candidate %2d  %s", number, _scores_of(number, curves))
-    shown = (f"{name} {'/'.join(map(str, numbers))}" for name, numbers in criteria.items())
+    for row in curves:
+        if row["k"] in criteria.values():
+            scores = (f"{name} {score:.4g}" for name, score in row.items() if name != "k")
+            log.info("candidate %2d  %s", row["k"], ", ".join(scores))
+    shown = (f"{name} {number}" for name, number in criteria.items())
     log.info("estimate  %s", ", ".join(shown))
     log.info("clusters  %d (the median of these)", chosen)
     return Estimate(chosen, criteria, curves, eigenvalues.tolist())
@@ -217,13 +209,6 @@ def _read_off(rows: list[dict[str, float]]) -> dict[str, int]:
         "stability": int(numbers[stable][column("stability")[stable].argmax()]),
         "prediction_strength": int(strong.max(initial=2)),
     }
-
-
-def _scores_of(number: int, curves: list[list[dict[str, float]]]) -> str:
-    """Return the scores of one number of clusters as text, each the mean over the embeddings."""
-    rows = [row for rows in curves for row in rows if row["k"] == number]
-    means = {name: np.mean([row[name] for row in rows]) for name in rows[0] if name != "k"}
-    return ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
 
 
 def _try(points: np.ndarray, number: int, halves: list, seed: int) -> dict[str, float]:
@@ -298,7 +283,7 @@ def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
 
 
 def plot(estimate: Estimate, path: Path) -> None:
-    """Draw the curves, one for each embedding, what each criterion says, and the choice, as PNG."""
+    """Draw the curves, what each criterion says, and the choice, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
@@ -309,25 +294,21 @@ def plot(estimate: Estimate, path: Path) -> None:
         "stability": ("stability", "ARI between two halves"),
         "prediction_strength": ("prediction_strength", "pairs kept, weakest cluster"),
     }
+    numbers = [row["k"] for row in estimate.curves]
     for ax, (criterion, (column, title)) in zip(axes, titles.items(), strict=False):
-        for rows, verdict in zip(estimate.curves, estimate.criteria[criterion], strict=True):
-            values = [row[column] for row in rows]
-            (line,) = ax.plot([row["k"] for row in rows], values, ".-", linewidth=1)
-            ax.axvline(verdict, color=line.get_color(), linestyle="--")
-        ax.set_title(f"{criterion}: {', '.join(map(str, estimate.criteria[criterion]))}")
+        ax.plot(numbers, [row[column] for row in estimate.curves], "k.-", linewidth=1)
+        ax.axvline(estimate.criteria[criterion], color="k", linestyle="--")
+        ax.set_title(f"{criterion}: {estimate.criteria[criterion]}")
         ax.set_xlabel("number of clusters")
         ax.set_ylabel(title)
     ax = axes[4]
     ax.plot(range(1, len(estimate.eigenvalues) + 1), estimate.eigenvalues, "k.-", linewidth=1)
     ax.axhline(EIGENVALUE, color="k", linestyle="--")
-    ax.set_title(f"spectrum: {estimate.criteria['spectrum'][0]}")
+    ax.set_title(f"spectrum: {estimate.criteria['spectrum']}")
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue of the graph")
     ax = axes[5]
-    for i, numbers in enumerate(zip(*estimate.criteria.values(), strict=True), 1):
-        ax.plot(numbers, [*estimate.criteria], "o", alpha=0.6, label=f"embedding {i}")
-    if len(estimate.curves) > 1:
-        ax.legend()
+    ax.plot([*estimate.criteria.values()], [*estimate.criteria], "ko")
     ax.axvline(estimate.n_clusters, color="k")
     ax.set_title(f"the median: {estimate.n_clusters} clusters")
     ax.set_xlabel("number of clusters")

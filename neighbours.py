@@ -93,21 +93,21 @@ def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.c
 # --- The metric of neighbours' differences --------------------------------------------------------
 
 
-def neighbour_metric(
+def metric_map(
     points: np.ndarray, graph: sp.csr_matrix, *, shrinkage: float = SHRINKAGE
 ) -> np.ndarray:
-    """Return the points mapped so that neighbours differ by as much in every direction.
+    """Return the linear map (F, F) after which neighbours differ by as much in every direction.
 
-    The result is Z S^-1/2, where S is the covariance of the differences along the edges of the
-    graph, shrunk towards a multiple of the identity of the same trace. Directions in which
-    neighbours differ much, such as depth or the cell cycle, count less; those in which only
-    distant cells differ count more. But for the shrinkage the distances do not change when the
-    points are mapped linearly beforehand.
+    It is S^-1/2, where S is the covariance of the differences along the edges of the graph, shrunk
+    towards a multiple of the identity of the same trace. Directions in which neighbours differ
+    much, such as depth or the cell cycle, count less after it; those in which only distant cells
+    differ count more. But for the shrinkage the distances do not change when the points are mapped
+    linearly beforehand.
 
     Parameters
     ----------
     points
-        Z, one row a cell, shape (N, F).
+        One row a cell, shape (N, F).
     graph
         Symmetric adjacency of the cells, shape (N, N); only its pattern is used.
     shrinkage
@@ -115,22 +115,26 @@ def neighbour_metric(
 
     Returns
     -------
-    The mapped points, shape (N, F). Without an edge, or if no neighbours differ, the points as
-    they are.
+    The map, to be applied from the right. Without an edge, or if no neighbours differ, the
+    identity.
 
     Source: relevant component analysis (Bar-Hillel et al. 2005) with edges in place of chunklets.
     """
     edges = sp.triu(graph, k=1).tocoo()
     steps = points[edges.row] - points[edges.col]
     covariance = steps.T.astype(np.float64) @ steps / max(len(steps), 1)
-    n_features = len(covariance)
-    level = np.trace(covariance) / n_features
+    identity = np.eye(len(covariance))
+    level = np.trace(covariance) / len(covariance)
     if level == 0:
-        return points
-    covariance = (1 - shrinkage) * covariance + shrinkage * level * np.eye(n_features)
-    values, vectors = np.linalg.eigh(covariance)
+        return identity
+    values, vectors = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * level * identity)
     values = np.maximum(values, np.finfo(np.float64).eps * values[-1])
-    return points @ (vectors / np.sqrt(values)) @ vectors.T
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def neighbour_metric(points: np.ndarray, graph: sp.csr_matrix) -> np.ndarray:
+    """Return points (N, F) in the metric of neighbours' differences; see `metric_map`."""
+    return points @ metric_map(points, graph)
 
 
 def beside(*views: np.ndarray, weights: tuple[float, ...] | None = None) -> np.ndarray:

@@ -89,9 +89,10 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
     """
     with stopwatch("start_tensorflow"):
         network, device = start_network(settings, adata.n_vars)
-        import candidates
+        import clustering
         import tensors
         import training
+        import views
     with utils.tensorflow_session():
         with stopwatch("pretrain"):
             data = tensors.training_data(
@@ -101,35 +102,89 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
                 dtype=network.product_dtype,
                 block_bytes=device.block_bytes,
             )
-        made = candidates.make_candidates(network, data, adata, number, settings, stopwatch)
-        kept, summary = candidates.choose(made)
-        network.restore(kept.network.state)
-        network.place_centers(kept.centers, trainable=settings.train_centers)
+            phase = training.phases(settings)[0]
+            pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
+            history = pretraining.run(settings.seed)
+            z = training.embed(network, data)
+        with stopwatch("initial_clusters"):
+            if settings.cluster_on == "joint":
+                features = views.features(adata, metric=settings.neighbour_metric)
+                data = tensors.with_components(data, features, z)
+            points = tensors.join(z, data).numpy()
+            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
+            initial, notes = initial_clusters(adata, z, points, number, settings)
+        network.place_centers(
+            clustering.centers_of(points, initial), trainable=settings.train_centers
+        )
         with stopwatch("cluster"):
-            clustered = training.cluster(
-                network, kept.network.data, settings, settings, quiet=settings.quiet
-            )
+            clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
         z = training.embed(network, data)
-    history = kept.network.history + clustered.history
+    history += clustered.history
     # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
-    labels = clustered.labels if settings.maxiter else kept.labels
+    labels = clustered.labels if settings.maxiter else initial
     return Fitted(
         labels=labels,
-        number=made.number,
-        metrics={
-            "networks": summary,
+        number=number,
+        metrics=notes
+        | {
             "epochs": dict(Counter(row["phase"] for row in history)),
             "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
         },
         trained=Trained(
             network=network,
-            initial=kept.labels,
+            initial=initial,
             z=z,
-            points=tensors.join(z, kept.network.data).numpy(),
+            points=tensors.join(z, data).numpy(),
             q=clustered.q,
             history=history,
         ),
     )
+
+
+def initial_clusters(
+    adata: ad.AnnData, z: np.ndarray, points: np.ndarray, number: Number, settings: Settings
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the labels (N,) from which the clustering phase starts, and what is said of them.
+
+    Parameters
+    ----------
+    adata
+        Prepared data.
+    z
+        Embedding by the pretrained network, shape (N, D).
+    points
+        What is clustered, shape (N, F).
+    number
+        The number of clusters C; labels that came with it are taken as they are.
+    settings
+        `init` names the method.
+    """
+    import clustering
+    import views
+
+    notes: dict[str, Any] = {}
+    assert number.n_clusters is not None
+    if number.labels is not None:
+        labels = number.labels
+    elif settings.init == "consensus":
+        labels, agreement = views.consensus(
+            adata,
+            z,
+            metric=settings.neighbour_metric,
+            n_clusters=number.n_clusters,
+            seed=settings.seed,
+        )
+        notes["agreement"] = round(agreement, 4)
+        log.info("consensus of clusterings that agree with it by a mean ARI of %.2f", agreement)
+    elif settings.init == "kmeans":
+        labels = clustering.kmeans(points, n_clusters=number.n_clusters, seed=settings.seed)
+    else:
+        graph = views.graph(adata)
+        labels = clustering.spectral(graph, n_clusters=number.n_clusters, seed=settings.seed)
+    if (found := len(np.unique(labels))) < number.n_clusters:
+        name = settings.init
+        log.warning("warning: %s found %d clusters, not %d", name, found, number.n_clusters)
+    return labels, notes
 
 
 def score(cell_types: pd.Series | None, labels: np.ndarray) -> dict[str, float] | None:
@@ -219,11 +274,12 @@ def run(
 def request_number(adata: ad.AnnData, cell_types: pd.Series | None, settings: Settings) -> Number:
     """Return the number of clusters that the settings ask for; of the labels only their number."""
     import estimation
+    import views
 
     n_cell_types = None if cell_types is None else cell_types.nunique() or None
     return estimation.requested_number(
         settings,
-        adata.obsp["connectivities"],
+        views.graph(adata),
         n_cell_types=n_cell_types,
         seed=settings.seed,
     )

@@ -2,7 +2,8 @@
 
 Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
 label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
-users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"].
+users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"],
+and raw (logarithms of all genes). What is not of scanpy has names of its own, in `views.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
+import views
 from formats import raw_counts
 from neighbours import graph_of
 from settings import Preparation
@@ -101,15 +103,15 @@ def drop_constant(adata: ad.AnnData) -> ad.AnnData:
     return adata[:, ~constant].copy()
 
 
-def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
-    """Return the data of the most variable genes, or of all where there are not more.
+def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarray:
+    """Return which genes are the most variable, as a mask of all genes (bool).
 
     Parameters
     ----------
     adata
         Data that `normalise` has made; var["highly_variable"] is set in it.
     n_genes
-        How many genes are kept.
+        How many genes are chosen; all if there are not more.
     method
         "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
         standardised variance and the variance of Pearson residuals of the counts: scanpy's
@@ -117,8 +119,7 @@ def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
         fail on shallow data; `seurat` then takes its place, with a warning.
     """
     if n_genes >= adata.n_vars:
-        log.info("genes     all %d kept (%d were asked for)", adata.n_vars, n_genes)
-        return adata
+        return np.ones(adata.n_vars, bool)
     if method == "seurat_v3":
         try:
             _mark_variable_genes(adata, n_genes, method)
@@ -128,9 +129,17 @@ def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
             _mark_variable_genes(adata, n_genes, method)
     else:
         _mark_variable_genes(adata, n_genes, method)
-    chosen = adata[:, adata.var["highly_variable"].to_numpy()].copy()
-    log.info("genes     %d of %d kept (%s)", chosen.n_vars, adata.n_vars, method)
-    return chosen
+    return adata.var["highly_variable"].to_numpy()
+
+
+def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
+    """Return the data of the genes that `variable_genes` chooses, and log how many they are."""
+    chosen = variable_genes(adata, n_genes=n_genes, method=method)
+    if chosen.all():
+        log.info("genes     all %d kept (%d were asked for)", adata.n_vars, n_genes)
+        return adata
+    log.info("genes     %d of %d kept (%s)", chosen.sum(), adata.n_vars, method)
+    return adata[:, chosen].copy()
 
 
 def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
@@ -199,12 +208,16 @@ def prepare(
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
         normalised = drop_constant(normalise(drop_empty(raw, min_cells=preparation.min_cells)))
-        prepared = select_genes(
-            normalised, n_genes=preparation.highly_genes, method=preparation.gene_selection
-        )
+        method = preparation.gene_selection
+        prepared = select_genes(normalised, n_genes=preparation.highly_genes, method=method)
+        prepared.raw = normalised
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
+        if preparation.log_genes:
+            log_genes = variable_genes(normalised, n_genes=preparation.log_genes, method=method)
+            views.add_log_components(prepared, log_genes, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    views.add_graph(prepared, preparation, seed=seed)
     return prepared
 
 
@@ -264,6 +277,13 @@ def prepare_like(
     loadings = np.linalg.lstsq(reference_x - mean, reference.obsm["X_pca"])[0]  # (G, P)
     prepared.obsm["X_pca"] = (x - mean) @ loadings
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    if views.LOGS in reference.obsm:
+        names = reference.raw.var_names[reference.raw.var[views.LOG_GENES].to_numpy()]
+        log_counts = matrix[has_counts][:, _positions_of(names, adata, where)]
+        logarithms = np.log1p(log_counts.multiply(1 / factors[:, None]).toarray())
+        prepared.obsm[views.LOGS] = views.log_components_like(logarithms, reference)
+    if views.MAPS in reference.uns:
+        views.add_mapped_graph(prepared, reference.uns[views.MAPS], preparation, seed=seed)
     return prepared
 
 

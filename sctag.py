@@ -216,10 +216,11 @@ def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:
     target.obs["size_factor"] = size_factors
     for key, values in prepared.obsm.items():
         target.obsm[key] = _spread(np.asarray(values), cells, target.n_obs)
-    graph = prepared.obsp["connectivities"].tocoo()
     shape = (target.n_obs, target.n_obs)
-    rows, columns = cells[graph.row], cells[graph.col]
-    target.obsp["connectivities"] = sp.csr_matrix((graph.data, (rows, columns)), shape=shape)
+    for key, values in prepared.obsp.items():
+        graph = values.tocoo()
+        rows, columns = cells[graph.row], cells[graph.col]
+        target.obsp[key] = sp.csr_matrix((graph.data, (rows, columns)), shape=shape)
     highly_variable = np.zeros(target.n_vars, bool)
     highly_variable[genes] = True
     target.var["highly_variable"] = highly_variable

@@ -18,10 +18,8 @@ from declare import Spec, check_values, setting, specs_of
 
 VARIANTS = ("sctag", "official")
 LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
-# `--networks auto`: with few cells other initial weights change most and cost least.
-FEW_CELLS, NETWORKS_OF_FEW = 1000, 3
-# Names that settings had in earlier versions; commands and records still accept them.
-RENAMED = {"restarts": "networks"}
+# Names that settings had in earlier versions, and have now; commands and records still accept them.
+RENAMED: dict[str, str] = {}
 
 _data = partial(setting, group="data", stage="data")
 _run = partial(setting, group="run", stage="run")
@@ -98,6 +96,13 @@ class Preparation:
         official="seurat",
         choices=("seurat", "seurat_v3", "cell_ranger", "pearson"),
     )
+    log_genes: int = _graph(
+        2000,
+        "number of variable genes whose logarithms, not scaled, are a second view of the cells; 0: "
+        "no such view",
+        official=0,
+        low=0,
+    )
     clip: float | None = _graph(
         10.0,
         "largest absolute z-score of a gene, or `none`",
@@ -117,6 +122,11 @@ class Preparation:
     symmetric_graph: bool = _graph(
         True,
         "join two cells if either lists the other, instead of a directed graph",
+        official=False,
+    )
+    neighbour_metric: bool = _graph(
+        True,
+        "measure distances in units of how far neighbours are apart in each direction",
         official=False,
     )
 
@@ -207,27 +217,17 @@ class Initialisation:
         stage="training",
         above=0,
     )
-    networks: int | str = _training(
-        "auto",
-        "networks pretrained from different weights, of which the one whose clusters are the most "
-        f"distinct (silhouette) goes on; `auto`: {NETWORKS_OF_FEW} of up to {FEW_CELLS} cells, 1 "
-        "of more",
-        official=1,
-        low=1,
-        words={"auto": "auto"},
-        metavar="{auto,INT}",
-    )
     init: str = _training(
-        "kmeans",
-        "initial clusters: K-means of what is clustered, or spectral clustering or Leiden of the "
-        "graph",
+        "consensus",
+        "initial clusters: what many clusterings of random halves of the genes agree on, K-means "
+        "of what is clustered, or spectral clustering of the graph",
         official="spectral",
-        choices=("kmeans", "spectral", "leiden"),
+        choices=("consensus", "kmeans", "spectral"),
     )
     cluster_on: str = _training(
         "joint",
         "what is clustered: the embedding, or the embedding joined with the principal components "
-        "that the graph is made of",
+        "of the genes and of their logarithms",
         official="embedding",
         choices=("embedding", "joint"),
     )
@@ -314,12 +314,6 @@ class Settings(Training, Initialisation, Objective, Architecture, Preparation, R
     def out_dir(self) -> Path:
         """Where the run's files go: `out`, or results/NAME/VARIANT-seedS."""
         return self.out or Path("results", self.name, f"{self.variant}-seed{self.seed}")
-
-    def n_networks(self, n_cells: int) -> int:
-        """Return how many networks are pretrained on so many cells."""
-        if isinstance(self.networks, int):
-            return self.networks
-        return NETWORKS_OF_FEW if n_cells <= FEW_CELLS else 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings by name, as types that JSON has."""

@@ -18,6 +18,7 @@ from spektral.utils import normalized_adjacency
 
 import likelihoods
 import losses
+import views
 from layers import CountHeads, exponents_of
 from settings import Architecture, Objective
 from utils import CACHE_BYTES
@@ -78,13 +79,13 @@ def graph_tensors(
     Parameters
     ----------
     adata
-        X holds z-scores (N, G), obsp["connectivities"] the binary graph (N, N).
+        X holds z-scores (N, G), `views.graph` the binary graph (N, N).
     architecture
         Decides how many propagations there are, and in which direction.
     dtype
         Of the propagations, and so of the first layer's product.
     """
-    adjacency = adata.obsp["connectivities"].tocsr()
+    adjacency = views.graph(adata).tocsr()
     propagation = normalized_adjacency(adjacency).tocsr().astype(np.float32)
     if architecture.direction == "atx":
         propagation = propagation.T.tocsr()
@@ -135,7 +136,7 @@ def training_data(
     return TrainingData(graph, reconstruction, block_bytes, tf.zeros([adata.n_obs, 0]))
 
 
-def with_components(data: TrainingData, components: np.ndarray, z: np.ndarray) -> TrainingData:
+def with_components(data: TrainingData, features: np.ndarray, z: np.ndarray) -> TrainingData:
     """Return the data with principal components beside z, scaled to the total variance of z.
 
     The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
@@ -145,14 +146,14 @@ def with_components(data: TrainingData, components: np.ndarray, z: np.ndarray) -
     ----------
     data
         Tensors of the run.
-    components
-        Principal components, shape (N, P).
+    features
+        Components of each view, the views beside each other, each with total variance 1, shape
+        (N, P); see `views.features`.
     z
         Embedding by the pretrained network, whose scale is arbitrary, shape (N, D).
     """
-    scale = np.sqrt(z.var(axis=0).sum() / max(components.var(axis=0).sum(), np.finfo(float).tiny))
-    centred = components - components.mean(axis=0)
-    return data._replace(components=tf.constant(scale * centred, tf.float32))
+    scale = np.sqrt(z.var(axis=0).sum())
+    return data._replace(components=tf.constant(scale * features, tf.float32))
 
 
 def join(z: tf.Tensor, data: TrainingData) -> tf.Tensor:

@@ -61,7 +61,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "centres": {
         "sctag train_centers=no": "centres that do not train, as published",
         "sctag init=spectral": "initial clusters from the graph, as published",
-        "sctag init=leiden": "initial clusters from Leiden of the graph",
+        "sctag init=kmeans": "initial clusters by K-means of what is clustered",
     },
     "clustered": {
         "sctag cluster_on=embedding": "the embedding alone, as published",
@@ -73,17 +73,18 @@ ABLATIONS: dict[str, dict[str, str]] = {
         "sctag symmetric_graph=no direction=atx": "directed, and A^T X, as in spektral since 1.0",
         "sctag k_neighbors=8": "8 neighbours",
         "sctag k_neighbors=30": "30 neighbours",
+        "sctag neighbour_metric=no": "Euclidean distances, as published",
     },
     "input": {
         "sctag dropout=0": "without dropout, as published",
         "sctag clip=none": "z-scores without bounds, as published",
         "sctag n_pcs=50": "50 principal components in place of 20, as published",
         "sctag gene_selection=seurat": "genes chosen as published",
+        "sctag log_genes=0": "one view of the genes, as published",
         "sctag highly_genes=1000": "1000 genes",
         "sctag highly_genes=2000": "2000 genes",
     },
     "training": {
-        "sctag networks=1": "one network, no restarts, as published",
         "sctag pretrain_lr=0.0001": "learning rate of pretraining as published",
         "sctag pretrain_tol=0 cluster_tol=0": "all 1000 + 300 epochs, as published",
     },

@@ -41,7 +41,7 @@ FILES = {
 # A network of no use but of every part, where only the plumbing is looked at.
 TINY = """
     --hidden_dim 16 --decoder_dims 16 --latent_dim 4 --highly_genes 50 --pretrain_epochs 3
-    --maxiter 2 --gpu_option -1 --networks 1
+    --maxiter 2 --gpu_option -1
 """.split()  # noqa: SIM905, as it is typed
 
 

@@ -224,16 +224,17 @@ def test_the_plan_by_hand(data):
 
 def test_the_plan_by_default(data, monkeypatch):
     monkeypatch.setattr(methods, "has_scvi", lambda: False)
-    words = ["pca_kmeans", "pca_mixture", "spectral", "leiden_k", "louvain_k", "official", "sctag"]
+    words = ["pca_kmeans", "pca_mixture", "spectral", "leiden_k", "louvain_k", "scanpy_k"]
+    words += ["no_network", "official", "sctag"]
     planned = planning.plan(data_dir=data)
-    assert len(planned) == 2 * 7 * 5
-    assert [job.method for job in planned[:7]] == words
+    assert len(planned) == 2 * 9 * 5
+    assert [job.method for job in planned[:9]] == words
     assert {job.regime for job in planned} == {"true"}
     with pytest.raises(InputError, match="scvi_leiden needs scvi-tools"):
         planning.plan(data_dir=data, methods=["scvi_leiden"], regimes=["default"])
     monkeypatch.setattr(methods, "has_scvi", lambda: True)
     planned = planning.plan(data_dir=data, regimes=["default"], seeds=[1])
-    assert [job.method for job in planned[:3]] == ["leiden", "louvain", "scvi_leiden"]
+    assert [job.method for job in planned[:4]] == ["leiden", "louvain", "scanpy", "scvi_leiden"]
 
 
 def test_the_ablations_are_flags_of_sctag(data):

@@ -18,6 +18,7 @@ from conftest import prepared as prepare
 
 import losses
 import training
+import views
 from blocks import Blocks
 from settings import Objective
 from tensors import training_data
@@ -102,7 +103,7 @@ class SlowRoad:
             self.size_factor = adata.obs["size_factor"].to_numpy()[:, None]
         else:
             self.y, self.size_factor = np.maximum(self.x, 0.0), 1.0  # a z-score below 0 is a zero
-        self.adjacency = adata.obsp["connectivities"].toarray().astype(np.float64)
+        self.adjacency = views.graph(adata).toarray().astype(np.float64)
         scale = np.diag(self.adjacency.sum(axis=1) ** -0.5)
         propagation = scale @ self.adjacency @ scale
         if case.direction == "atx":

@@ -7,6 +7,7 @@ from conftest import grouped_counts, network
 from conftest import prepared as prepare
 
 import training
+import views
 from perf.published import CLUSTER_RATE, PRETRAIN_RATE, W_ADJ, W_KL, W_ZINB, Published
 from settings import Objective
 from tensors import training_data
@@ -28,7 +29,7 @@ def both(prepared):
     sizes = {"hidden_dim": 24, "latent_dim": 5, "hops": 3}
     net = network(n_genes=N_GENES, seed=3, decoder_dims=[16, 24], tag_blocks="repeated", **sizes)
     data = training_data(prepared, net.architecture, OBJECTIVE)
-    slow = Published(prepared.X, prepared.obsp["connectivities"], decoder_dims=(16, 24), **sizes)
+    slow = Published(prepared.X, views.graph(prepared), decoder_dims=(16, 24), **sizes)
     decoder = net.graph_decoder
     weights = [
         *net.encoder_1.linear.weights,

@@ -23,7 +23,6 @@ FLAGS = {
     "highly_genes": 50,
     "pretrain_epochs": 3,
     "maxiter": 2,
-    "networks": 1,
 }
 KEYS = {"X_pca", "X_sctag", "X_sctag_joint", "sctag_proba"}
 
@@ -203,7 +202,7 @@ def test_tensorflow_and_keras_may_be_in_use_already(request):
     print(tf.reduce_sum(tf.ones([2, 2])).numpy())
     import anndata, numpy, sctag
     counts = numpy.random.default_rng(0).poisson(3, (60, 40)).astype("float32")
-    done = sctag.cluster(anndata.AnnData(counts), 3, pretrain_epochs=2, maxiter=1, networks=1,
+    done = sctag.cluster(anndata.AnnData(counts), 3, pretrain_epochs=2, maxiter=1,
                          hidden_dim=8, decoder_dims=[8])
     print(done.obsm["X_sctag"].dtype, keras.config.floatx(), os.environ["CUDA_VISIBLE_DEVICES"])
     """

@@ -12,7 +12,7 @@ import pytest
 import declare
 import settings
 from command import as_text, build_parser, parse_settings
-from settings import FEW_CELLS, NETWORKS_OF_FEW, VARIANTS, Settings, defaults, specs
+from settings import RENAMED, VARIANTS, Settings, defaults, specs
 from utils import InputError
 
 FIELDS = list(specs())
@@ -41,7 +41,6 @@ SHARES = ["dropout", "pretrain_tol", "cluster_tol"]
 REFUSED = [
     *((flag, value) for flag in WHOLE_FROM_ONE for value in ("0", "-1", "1.5", "nan", "ten")),
     *(("n_clusters", value) for value in ("1", "0", "-2", "2.5", "nan", "all")),
-    *(("networks", value) for value in ("0", "-2", "2.5", "nan", "many")),
     *((f, v) for f in SHARES for v in ("1", "1.5", "-0.1", "nan", "inf", "half")),
     *((w, value) for w in ("w_adj", "w_zinb", "w_kl") for value in ("-1", "nan", "inf", "x")),
     *((rate, v) for rate in ("pretrain_lr", "cluster_lr") for v in ("0", "-1", "nan", "inf", "x")),
@@ -56,8 +55,6 @@ ACCEPTED = [
     ("n_clusters", "2", 2),
     ("n_clusters", "labels", "labels"),
     ("n_clusters", "auto", "auto"),
-    ("networks", "1", 1),
-    ("networks", "auto", "auto"),
     ("resolution", "1e-3", 1e-3),
     *((share, "0", 0.0) for share in SHARES),
     *((share, "0.99", 0.99) for share in SHARES),
@@ -145,7 +142,7 @@ def test_sctag_is_the_method_as_described():
     assert settings.train_centers is True
     assert settings.kl == "pq"
     assert settings.final_labels == "final"
-    assert settings.init == "kmeans"
+    assert settings.init == "consensus"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -216,11 +213,12 @@ def test_every_number_has_a_bound_beyond_which_it_is_refused(name, capsys):
         Settings.of(**{name: [beyond] if spec.is_list else beyond})
 
 
-def test_an_old_name_still_works_and_is_hidden():
-    assert parse_settings(["--restarts", "4"]).networks == 4
-    assert Settings.of(restarts=4).networks == 4
-    assert "--restarts" not in build_parser().format_help()
-    assert parse_settings(["--restarts", "4", "--networks", "2"]).networks == 2
+def test_an_old_name_still_works_and_is_hidden(monkeypatch):
+    monkeypatch.setitem(RENAMED, "loops", "hops")
+    assert parse_settings(["--loops", "4"]).hops == 4
+    assert Settings.of(loops=4).hops == 4
+    assert "--loops" not in build_parser().format_help()
+    assert parse_settings(["--loops", "4", "--hops", "2"]).hops == 2
 
 
 # --- Settings of a program ------------------------------------------------------------------------
@@ -329,20 +327,6 @@ def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
     assert exit_.value.code == 2
     name = flags[0].split("=")[0]
     assert capsys.readouterr().err == f"p.py: error: {name} no! (see --help)\n"
-
-
-@pytest.mark.parametrize(
-    ("flags", "cells", "networks"),
-    [
-        ([], FEW_CELLS, NETWORKS_OF_FEW),
-        ([], FEW_CELLS + 1, 1),
-        (["--networks", "4"], FEW_CELLS + 1, 4),
-        (["--networks", "1"], FEW_CELLS, 1),
-        (["--variant", "official"], FEW_CELLS, 1),
-    ],
-)
-def test_few_cells_have_several_networks_unless_a_number_is_given(flags, cells, networks):
-    assert parse_settings(["--dataname", "A", *flags]).n_networks(cells) == networks
 
 
 @pytest.mark.parametrize(

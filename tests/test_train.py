@@ -25,7 +25,7 @@ from conftest import (
     opened,
     write_published,
 )
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score
 
 import results
 from settings import Settings
@@ -63,9 +63,9 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
     assert "700 cells, 765 genes, 10 cell types in 'cell_type1'" in lines[0]
     starts = [line.split()[0] for line in lines[:-1]]
     assert starts == [
-        *("data", "genes", "graph", "clusters", "device"),
-        *["network", *["pretrain"] * 5] * 3,
-        *["networks"] * 2,
+        *("data", "genes", "graph", "graph", "clusters", "device"),
+        *["pretrain"] * 5,
+        "consensus",
         *["cluster"] * 3,
         *("results", "sizes"),
     ]
@@ -76,7 +76,7 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
             line
         )
     assert len({len(line) for line in reports}) == 1  # aligned
-    if "CPU" in lines[4]:
+    if "CPU" in lines[5]:
         assert real.ran.out.count("no GPU found") == 1
 
 
@@ -249,30 +249,9 @@ def test_the_same_seed_gives_the_same_bytes(learned, learn, simulated):
     assert_same_clustering(learned, learn("--data", simulated.path))
 
 
-def test_of_several_networks_the_one_with_the_most_distinct_clusters_goes_on(learned):
-    """120 cells are few, so the default is three networks."""
-    networks = learned.metrics["networks"]
-    seeds, silhouettes = networks["seeds"], networks["silhouettes"]
-    assert (len(set(seeds)), seeds[0]) == (3, 1)
-    assert len(set(silhouettes)) == 3
-    assert networks["kept"] == seeds[np.argmax(silhouettes)]
-    assert 0.9 < networks["agreement"] <= 1
-    assert re.findall(r"^network   (\d) of 3$", learned.ran.out, re.M) == ["1", "2", "3"]
-    shown = ", ".join(f"{value:.3f}" for value in silhouettes)
-    assert f"\nnetworks  silhouettes {shown}\n" in learned.ran.out
-    number = np.argmax(silhouettes) + 1
-    assert f"\nnetworks  go on with {number} of 3; their clusters agree" in learned.ran.out
-    assert json.loads((learned.out / "model.json").read_text())["seed"] == networks["kept"]
-    pretraining = (learned.history["phase"] == "pretrain").sum()
-    assert learned.metrics["epochs"]["pretrain"] == pretraining <= 60
-
-
-def test_the_network_that_goes_on_is_what_it_was_after_its_own_pretraining(learn, simulated):
-    """Without a clustering phase, what is left is what its silhouette was taken of."""
-    several = learn("--data", simulated.path, "--maxiter", "0")
-    points, labels = several.adata.obsm["X_sctag_joint"], several.labels["cluster"]
-    silhouette = silhouette_score(points, labels)
-    assert silhouette == pytest.approx(max(several.metrics["networks"]["silhouettes"]), abs=1e-3)
+def test_the_consensus_says_how_far_its_clusterings_agree(learned):
+    assert 0.5 < learned.metrics["agreement"] <= 1
+    assert "\nconsensus of clusterings that agree" in learned.ran.out
 
 
 # --- What the result depends on -------------------------------------------------------------------
@@ -374,7 +353,7 @@ def test_without_labels_the_number_of_clusters_is_estimated_and_drawn(tiny, simu
     assert re.search(r"^estimate  elbow \d+, .*\nclusters  3 \(the median", done.ran.out, re.M)
     estimate = json.loads((done.out / "n_clusters.json").read_text())
     assert estimate["n_clusters"] == np.median([*estimate["criteria"].values()]) == 3
-    assert [row["k"] for row in estimate["curves"][0]] == list(range(2, 13))
+    assert [row["k"] for row in estimate["curves"]] == list(range(2, 13))
     assert (done.out / "n_clusters.png").read_bytes().startswith(b"\x89PNG")
     labelled = tiny("--data", simulated.path, "--n_clusters", "auto")
     assert_same_clustering(done, labelled)
@@ -398,7 +377,7 @@ def test_one_cluster_at_a_low_resolution_is_refused(run, simulated, tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("init", ["kmeans", "spectral", "leiden"])
+@pytest.mark.parametrize("init", ["consensus", "kmeans", "spectral"])
 def test_without_the_clustering_phase_the_initial_clusters_stay(init, tiny, simulated):
     flags = ["--maxiter", "0", "--init", init, "--final_labels", "refresh"]
     done = tiny("--data", simulated.path, *flags)

@@ -1,0 +1,217 @@
+"""Views of the cells, principal components of genes and of logarithms, and what is made of them.
+
+Two views see different genes. The components that the network's graph began with are of a few
+hundred z-scored genes, in which each gene counts the same (`obsm["X_pca"]`); the others are of the
+logarithms of more genes, in which a gene counts by how much it varies (`obsm["X_pca_logs"]`). From
+them come the graph that the network reads, what is clustered beside its embedding, and the random
+halves of the genes on which a consensus of many clusterings rests (docs/recipe.md). Letters: N
+cells, P components of a view, D latent size, F features, C clusters. Nothing here knows TensorFlow
+or a true label.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.decomposition import PCA
+
+import clustering
+from neighbours import beside, graph_of, metric_map, neighbour_metric
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import scipy.sparse as sp
+
+    from settings import Preparation
+
+log = logging.getLogger("sctag")
+
+COMPONENTS, LOGS = "X_pca", "X_pca_logs"  # the views, keys of obsm
+LOG_GENES, LOG_LOADINGS = "log_gene", "X_pca_logs"  # of raw: a column of var, a key of varm
+GRAPH = "sctag_connectivities"  # of obsp: the graph of the views, where it is not that of one
+MAPS = "sctag_maps"  # of uns: into the space in which that graph's neighbours are sought
+LOG_COMPONENTS, LOG_COMPONENTS_OF_HALF = 50, 30
+HALVES = 8  # of the genes, drawn at random
+STARTS = 10  # of K-means on a half: where it misses the optimum, the other halves outvote it
+WARD_CELLS = 6_000  # Ward's linkage holds the square of the cells: beyond so many it is left out
+
+
+# --- The views and their graph --------------------------------------------------------------------
+
+
+def add_log_components(prepared: ad.AnnData, log_genes: np.ndarray, *, seed: int) -> None:
+    """Set obsm["X_pca_logs"] (N, P): components of the logarithms of genes, which are not scaled.
+
+    Parameters
+    ----------
+    prepared
+        Prepared data, with the logarithms of all genes in `raw`. There the genes that were used
+        are marked in var["log_gene"], and varm["X_pca_logs"] has their loadings, 0 of the others.
+    log_genes
+        Which of all genes are used, as a mask.
+    seed
+        Of the components.
+    """
+    raw = prepared.raw.to_adata()
+    values = raw.X[:, log_genes].toarray()
+    pca = PCA(min(LOG_COMPONENTS, *values.shape), random_state=seed)
+    prepared.obsm[LOGS] = pca.fit_transform(values)
+    raw.var[LOG_GENES] = log_genes
+    raw.varm[LOG_LOADINGS] = np.zeros((raw.n_vars, pca.n_components_), np.float32)
+    raw.varm[LOG_LOADINGS][log_genes] = pca.components_.T
+    prepared.raw = raw
+
+
+def log_components_like(logarithms: np.ndarray, reference: ad.AnnData) -> np.ndarray:
+    """Return the log components (N, P) of cells by the loadings of a reference.
+
+    Parameters
+    ----------
+    logarithms
+        Of the reference's log genes, in its order, shape (N, genes).
+    reference
+        Data of `add_log_components`.
+    """
+    genes = reference.raw.var[LOG_GENES].to_numpy()
+    mean = np.asarray(reference.raw.X[:, genes].mean(axis=0)).ravel()
+    return (logarithms - mean) @ reference.raw.varm[LOG_LOADINGS][genes]
+
+
+def views_of(prepared: ad.AnnData) -> dict[str, np.ndarray]:
+    """Return the views that prepared data have by their names, each (N, P)."""
+    return {name: prepared.obsm[name] for name in (COMPONENTS, LOGS) if name in prepared.obsm}
+
+
+def add_graph(prepared: ad.AnnData, preparation: Preparation, *, seed: int) -> None:
+    """Set obsp["sctag_connectivities"], the graph of all views, where it is not that of the first.
+
+    Neighbours are sought with the views beside each other, each with total variance 1; with
+    `neighbour_metric` each is first brought into the metric of the graph of the components.
+    uns["sctag_maps"] keeps the linear maps of the views into that space.
+    """
+    views = views_of(prepared)
+    if len(views) == 1 and not preparation.neighbour_metric:
+        return
+    graph = prepared.obsp["connectivities"]
+    maps = {}
+    for name, view in views.items():
+        linear = np.eye(view.shape[1])
+        if preparation.neighbour_metric:
+            linear = metric_map(view, graph)
+        total = (view @ linear).var(axis=0).sum()
+        maps[name] = linear / np.sqrt(max(total, np.finfo(np.float64).tiny))
+    prepared.uns[MAPS] = maps
+    add_mapped_graph(prepared, maps, preparation, seed=seed)
+
+
+def add_mapped_graph(
+    prepared: ad.AnnData, maps: dict[str, np.ndarray], preparation: Preparation, *, seed: int
+) -> None:
+    """Set obsp["sctag_connectivities"], of the views by the maps into the space of neighbours."""
+    points = np.hstack([prepared.obsm[name] @ linear for name, linear in maps.items()])
+    prepared.obsp[GRAPH] = graph_of(points, preparation, seed=seed)
+
+
+def graph(prepared: ad.AnnData) -> sp.csr_matrix:
+    """Return the graph that the network reads, CSR (N, N): that of all views where there is one."""
+    return prepared.obsp[GRAPH if GRAPH in prepared.obsp else "connectivities"]
+
+
+def features(prepared: ad.AnnData, *, metric: bool) -> np.ndarray:
+    """Return the views (N, F) beside each other, each with total variance 1, perhaps in the metric.
+
+    With `metric` it is that of the neighbours in `graph`.
+    """
+    views = [*views_of(prepared).values()]
+    if metric:
+        views = [neighbour_metric(view, graph(prepared)) for view in views]
+    return beside(*views)
+
+
+# --- A consensus over halves of the genes ---------------------------------------------------------
+
+
+def halves(prepared: ad.AnnData, *, seed: int) -> Iterator[list[np.ndarray]]:
+    """Yield the views made anew from a random half of their genes, `HALVES` times.
+
+    What the halves agree on rests on many genes; what a few genes say differs between them. Source:
+    the random subspaces of Ho 1998.
+
+    Parameters
+    ----------
+    prepared
+        Prepared data. Of the z-scores as many components are made as obsm["X_pca"] has.
+    seed
+        Decides the halves, and so the result.
+    """
+    rng = np.random.default_rng(seed)
+    sources = [(np.asarray(prepared.X), prepared.obsm[COMPONENTS].shape[1])]
+    if LOGS in prepared.obsm:
+        logarithms = prepared.raw.X[:, prepared.raw.var[LOG_GENES].to_numpy()].toarray()
+        sources.append((logarithms, LOG_COMPONENTS_OF_HALF))
+    for _ in range(HALVES):
+        views = []
+        for values, n_components in sources:
+            n_genes = values.shape[1]
+            genes = rng.choice(n_genes, max(n_genes // 2, 1), replace=False)
+            pca = PCA(min(n_components, len(values), len(genes)), random_state=seed)
+            views.append(pca.fit_transform(values[:, genes]))
+        yield views
+
+
+class Consensus(NamedTuple):
+    """Clusters that many clusterings agree on.
+
+    Parameters
+    ----------
+    labels
+        Labels from 0, shape (N,).
+    agreement
+        How far the single clusterings agree with them, as a mean adjusted Rand index.
+    """
+
+    labels: np.ndarray
+    agreement: float
+
+
+def consensus(
+    prepared: ad.AnnData, z: np.ndarray | None, *, metric: bool, n_clusters: int, seed: int
+) -> Consensus:
+    """Return what clusterings of random halves of the genes agree on.
+
+    On each half of `halves` K-means and Ward's linkage cluster the cells twice: by the views as
+    they are with the embedding beside them, and by the views in the metric of the graph's
+    neighbours. No distance is right on all data; a cluster that one of them splits by chance, or by
+    a few genes, is split in another way on another half and outvoted. Their consensus is that of
+    `clustering.consensus`.
+
+    Parameters
+    ----------
+    prepared
+        Prepared data.
+    z
+        Embedding by the network, shape (N, D); None for the same without a network.
+    metric
+        Whether the second kind of clusterings is made; without it all are of the first kind.
+    n_clusters
+        C.
+    seed
+        Of the halves and of K-means.
+    """
+    labelings = []
+    with_ward = prepared.n_obs <= WARD_CELLS
+    for views in halves(prepared, seed=seed):
+        kinds = [beside(*views) if z is None else beside(*views, z)]
+        if metric:
+            kinds.append(beside(*(neighbour_metric(view, graph(prepared)) for view in views)))
+        for points in kinds:
+            means = KMeans(n_clusters, n_init=STARTS, random_state=seed)
+            labelings.append(means.fit_predict(points))
+            if with_ward:
+                labelings.append(AgglomerativeClustering(n_clusters).fit_predict(points))
+    labels = clustering.consensus(labelings, n_clusters)
+    return Consensus(labels, clustering.mean_agreement(labels, labelings))
