@@ -122,6 +122,16 @@ def default_text(spec: Spec, run_name: str = "VARIANT") -> str:
     return ", ".join(f"{text} in {variant}" for variant, text in texts.items())
 
 
+class _Version(argparse.Action):
+    """Prints the suite's version, and its commit where it runs from a clone, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        import results
+
+        print(f"sctag {results.suite_version()}")
+        parser.exit()
+
+
 def build_parser(
     prog: str = "train.py",
     description: str = "Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
@@ -149,6 +159,7 @@ def build_parser(
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     old_names = {new: old for old, new in RENAMED.items()}
     groups: dict[str, Any] = {}
     for name, spec in settings.specs().items():

@@ -151,6 +151,17 @@ def environment() -> dict[str, Any]:
     }
 
 
+def suite_version() -> str:
+    """Return the suite's version, in a clone that of pyproject.toml with the commit behind it."""
+    if __package__:
+        return str(version_of("sctag"))
+    import tomllib
+
+    project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text())["project"]
+    commit = suite_commit()
+    return project["version"] + (f" (commit {commit})" if commit else "")
+
+
 def suite_commit() -> str | None:
     """Return the commit of this suite in a clone, its version where it is installed, or None."""
     folder = Path(__file__).resolve().parent

@@ -1,6 +1,7 @@
 """What a command meets in the environment: closed streams, other encodings, notebooks, Keras."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,12 @@ def test_memory_growth_of_gpus_in_use_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(experimental, "get_device_details", lambda gpu: {"device_name": "H100"})
     monkeypatch.setattr(utils, "gpu_memory", lambda option: 2**36)
     assert utils.start_tensorflow(None) == ("H100", 2**30)
+
+
+@pytest.mark.parametrize("name", ["train.py", "baselines.py"])
+def test_a_clone_says_its_version_and_commit(name):
+    done = subprocess.run(
+        [sys.executable, ROOT / name, "--version"], capture_output=True, text=True
+    )
+    assert re.fullmatch(r"sctag \d+\.\d+\.\d+( \(commit .+\))?\n", done.stdout)
+    assert done.returncode == 0

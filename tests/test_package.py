@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,6 @@ print({{"utils", "model", "settings"}} & set(sys.modules))
 def test_its_command_names_itself(installed, tmp_path):
     done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", "--help")
     assert done.stdout.startswith("usage: sctag ")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", "--version")
+    assert done.stdout == f"sctag {version}\n"
