@@ -137,23 +137,14 @@ def neighbour_metric(points: np.ndarray, graph: sp.csr_matrix) -> np.ndarray:
     return points @ metric_map(points, graph)
 
 
-def beside(*views: np.ndarray, weights: tuple[float, ...] | None = None) -> np.ndarray:
-    """Return views of the same cells side by side, centred, each of total variance weight^2.
+def beside(*views: np.ndarray) -> np.ndarray:
+    """Return views of the same cells side by side, centred, each with total variance 1.
 
-    Parameters
-    ----------
-    *views
-        Points of shape (N, F_i).
-    weights
-        One for each view; None for 1 throughout, so that no view outweighs another.
-
-    Returns
-    -------
-    Points of shape (N, sum of F_i).
+    So no view outweighs another. Views are (N, F_i), the result is (N, sum of F_i).
     """
     parts = []
-    for view, weight in zip(views, weights or (1.0,) * len(views), strict=True):
+    for view in views:
         centred = view - view.mean(axis=0)
         total = max(centred.var(axis=0).sum(), np.finfo(np.float64).tiny)
-        parts.append(weight * centred / np.sqrt(total))
+        parts.append(centred / np.sqrt(total))
     return np.hstack(parts)

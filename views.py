@@ -163,6 +163,17 @@ def halves(prepared: ad.AnnData, *, seed: int) -> Iterator[list[np.ndarray]]:
         yield views
 
 
+def clusterings(points: np.ndarray, *, n_clusters: int, seed: int) -> list[np.ndarray]:
+    """Return the labels of points (N, F) by K-means and by Ward's linkage, in this order.
+
+    Each is of shape (N,). Beyond `WARD_CELLS` cells K-means alone is returned.
+    """
+    labelings = [KMeans(n_clusters, n_init=STARTS, random_state=seed).fit_predict(points)]
+    if len(points) <= WARD_CELLS:
+        labelings.append(AgglomerativeClustering(n_clusters).fit_predict(points))
+    return labelings
+
+
 class Consensus(NamedTuple):
     """Clusters that many clusterings agree on.
 
@@ -202,16 +213,12 @@ def consensus(
     seed
         Of the halves and of K-means.
     """
-    labelings = []
-    with_ward = prepared.n_obs <= WARD_CELLS
+    labelings: list[np.ndarray] = []
     for views in halves(prepared, seed=seed):
         kinds = [beside(*views) if z is None else beside(*views, z)]
         if metric:
             kinds.append(beside(*(neighbour_metric(view, graph(prepared)) for view in views)))
         for points in kinds:
-            means = KMeans(n_clusters, n_init=STARTS, random_state=seed)
-            labelings.append(means.fit_predict(points))
-            if with_ward:
-                labelings.append(AgglomerativeClustering(n_clusters).fit_predict(points))
+            labelings += clusterings(points, n_clusters=n_clusters, seed=seed)
     labels = clustering.consensus(labelings, n_clusters)
     return Consensus(labels, clustering.mean_agreement(labels, labelings))

@@ -1,10 +1,12 @@
 """Score ways of clustering on every cached set, show the table, and what the protocol says of it.
 
     python -m lab.judge --cache DIR                                  # ways without a network
-    python -m lab.judge --cache DIR --tag metric --seeds 1 2         # and with one, mean of seeds
-    python -m lab.judge --cache DIR --tag metric --ways joint_m z --csv table.csv
+    python -m lab.judge --cache DIR --tag views --seeds 1 2          # and with one, mean of seeds
+    python -m lab.judge --cache DIR --tag views --against "c l + cm lm"   # does a network pay?
+    python -m lab.judge --cache DIR --tag views --ways joint_m z default --csv table.csv
 
-Labels of every way are kept in the cache; `--again` computes them anew. A score is the ARI.
+Labels of every way are kept in the cache, and the clusterings of the halves that they are made of;
+`--again` computes both anew, as is due when the cached data have changed. A score is the ARI.
 """
 
 from __future__ import annotations
@@ -16,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from lab import protocol
-from lab.prepare import bags_file, data_file, graph_file, network_file, run_dir
+from lab.prepare import data_file, halves_file, network_file, run_dir
 from lab.ways import LINEAR, RIVALS, WAYS, Views
 
 TWELVE = (
@@ -37,7 +38,6 @@ TWELVE = (
     "Young",
 )
 CHEAP = ("pca_kmeans", "leiden_k", "spectral")  # rivals that no set may lose much against
-DEFAULT = "today"
 
 
 def labels_file(cache: Path, name: str, tag: str | None, seed: int) -> Path:
@@ -47,77 +47,70 @@ def labels_file(cache: Path, name: str, tag: str | None, seed: int) -> Path:
 
 def load(cache: Path, name: str, tag: str | None, seed: int) -> tuple[Views, np.ndarray]:
     """Return the views of a cached set and its true labels as codes (N,), -1 where unknown."""
-    arrays = np.load(data_file(cache, name))
-    codes = arrays["codes"]
-    z = None if tag is None else np.load(network_file(cache, name, tag, seed))["z"]
-    bags, halves = None, bags_file(cache, name, seed)
-    if halves.exists():
-        stored = np.load(halves)
-        bags = stored["components"], stored["logs"]
+    import anndata
+
+    cells = anndata.read_h5ad(data_file(cache, name))
+    codes = cells.obs["codes"].to_numpy()
+    halves, genes = None, halves_file(cache, name, seed)
+    if genes.exists():
+        stored = np.load(genes)
+        halves = list(zip(stored["components"], stored["logs"], strict=True))
     default, run = None, run_dir(cache, name, seed) / "labels.csv"
     if run.exists():
         default = pd.read_csv(run)["cluster"].to_numpy()
-    views = Views(
-        components=arrays["components"],
-        logs=arrays["logs"],
-        seurat=arrays["seurat"],
-        graph=sp.load_npz(graph_file(cache, name)).tocsr(),
-        bags=bags,
-        z=z,
+    data = Views(
+        cells=cells,
+        halves=halves,
+        z=None if tag is None else np.load(network_file(cache, name, tag, seed))["z"],
         default=default,
         n_clusters=len(np.unique(codes[codes >= 0])),
         seed=seed,
     )
-    return views, codes
+    return data, codes
 
 
 def score(
-    cache: Path, name: str, ways: list[str], *, tag: str | None, seed: int, again: list[str]
+    cache: Path, name: str, ways: list[str], *, tag: str | None, seed: int, again: bool
 ) -> dict[str, float]:
     """Return the ARI of every way on one set with one network, over the cells with a label."""
     from sklearn.metrics import adjusted_rand_score
 
-    views, codes = load(cache, name, tag, seed)
+    data, codes = load(cache, name, tag, seed)
     file = labels_file(cache, name, tag, seed)
-    if file.exists():
-        stored = np.load(file)
-        views.memory = {way: stored[way] for way in stored.files if way not in again}
-    before = len(views.memory)
+    stored = dict(np.load(file)) if file.exists() else {}
+    data.memory = {} if again else dict(stored)
     known = codes >= 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scores = {
-            way: float(adjusted_rand_score(codes[known], views.labels(way)[known])) for way in ways
+            way: float(adjusted_rand_score(codes[known], data.labels(way)[known])) for way in ways
         }
-    if len(views.memory) > before:
+    if again or len(data.memory) > len(stored):
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(file, **views.memory)  # type: ignore[arg-type]
+        np.savez_compressed(file, **(stored | data.memory))
     return scores
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
+def summary(table: pd.DataFrame, against: str) -> pd.DataFrame:
     """Return for every way its means over the twelve sets, the others and all, and its gains.
 
-    The columns: means; median and mean gain over the default; the same mean without its two best
-    sets; and the worst set, by its distance to the best of the cheap rivals.
+    The columns: means; the median gain over the way `against`, and the mean gain without its two
+    best sets; and the worst set, by its distance to the best of the cheap rivals.
     """
     twelve = table.index.isin(TWELVE)
-    rows = {}
-    for way in table:
-        row: dict[str, object] = {
-            "twelve": table.loc[twelve, way].mean(),
-            "others": table.loc[~twelve, way].mean(),
-            "all": table[way].mean(),
-        }
-        if DEFAULT in table:
-            gains = (table[way] - table[DEFAULT]).sort_values(ascending=False)
-            row["median gain"] = gains.median()
-            row["less two"] = gains.iloc[protocol.BEST_SETS :].mean()
-        if set(CHEAP) <= set(table):
-            distance = table[way] - table[list(CHEAP)].max(axis=1)
-            row["worst"], row["on"] = distance.min(), distance.idxmin()
-        rows[way] = row
-    return pd.DataFrame(rows).T
+    columns: dict[str, pd.Series] = {
+        "twelve": table[twelve].mean(),
+        "others": table[~twelve].mean(),
+        "all": table.mean(),
+    }
+    if against in table:
+        gains = table.sub(table[against], axis=0)
+        columns["median gain"] = gains.median()
+        columns["less two"] = gains.apply(protocol.mean_without_best)
+    if set(CHEAP) <= set(table):
+        distances = table.sub(table[list(CHEAP)].max(axis=1), axis=0)
+        columns["worst"], columns["on"] = distances.min(), distances.idxmin()
+    return pd.DataFrame(columns)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -130,7 +123,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tag", help="the networks to take, as lab.prepare named them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help="default: all")
-    parser.add_argument("--again", nargs="+", default=[], choices=WAYS, metavar="WAY")
+    parser.add_argument(
+        "--against",
+        choices=WAYS,
+        default="default",
+        metavar="WAY",
+        help="what another way must beat (default: the whole command)",
+    )
+    parser.add_argument(
+        "--recipe", choices=WAYS, metavar="WAY", help="the way in question (default: best)"
+    )
+    parser.add_argument("--again", action="store_true", help="do not use labels of an earlier call")
     parser.add_argument("--csv", type=Path, help="write the table of the means over seeds here")
     return parser.parse_intermixed_args(argv)
 
@@ -138,26 +141,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(argv)
-    names = options.names or sorted(
-        path.name.removesuffix(".graph.npz") for path in options.cache.glob("*.graph.npz")
-    )
+    cached = (path.stem for path in options.cache.glob("*.h5ad"))
     ways = options.ways or list(WAYS if options.tag else RIVALS | LINEAR)
     rows = [
         {"set": name, "seed": seed}
         | score(options.cache, name, ways, tag=options.tag, seed=seed, again=options.again)
-        for name in names
+        for name in options.names or sorted(cached)
         for seed in options.seeds
     ]
-    scores = pd.DataFrame(rows).set_index(["set", "seed"])
-    table = scores.groupby("set").mean()
+    by_seed = pd.DataFrame(rows).set_index(["set", "seed"]).groupby("set")
+    table = by_seed.mean()
+    summarised = summary(table, options.against)
+    if len(options.seeds) > 1:
+        summarised["sd"] = by_seed.std().mean()
     with pd.option_context("display.width", 250, "display.max_columns", 50):
         print(table.round(3).to_string())
-        summarised = summary(table)
-        if len(options.seeds) > 1:
-            summarised["sd"] = scores.groupby("set").std().mean()
-        print(summarised.map(lambda x: round(x, 3) if isinstance(x, float) else x).to_string())
-    if DEFAULT in table and len(table) >= 4:
-        for name, value in protocol.judge(table, DEFAULT).summary().items():
+        print(summarised.round(3).to_string())
+    if options.against in table and len(table) >= protocol.FEWEST_SETS:
+        verdict = protocol.judge(table, options.against, recipe=options.recipe)
+        for name, value in verdict.summary().items():
             print(f"{name:32} {value}")
     if options.csv:
         table.to_csv(options.csv)

@@ -15,31 +15,23 @@ import pandas as pd
 HALVINGS = 20
 WINS_NEEDED = 14
 BEST_SETS = 2  # without these the gain is shown as well
+FEWEST_SETS = 4  # so that each half has two
 
 
-class Halving(NamedTuple):
-    """A recipe chosen on one half of the sets, and what it and the default score on both halves.
+class Choice(NamedTuple):
+    """A recipe chosen on one half of the sets, and what it gains over the default on either half.
 
     Parameters
     ----------
-    chosen
-        The recipe with the best mean on the first half; the default where nothing is better.
-    here_chosen, here_default
-        Means over the half that chose.
-    there_chosen, there_default
-        Means over the other half.
+    recipe
+        The recipe with the best mean on the half that chooses; the default if nothing is better.
+    gain_seen, gain_unseen
+        Mean gain on the half that chose, and on the other.
     """
 
-    chosen: str
-    here_chosen: float
-    here_default: float
-    there_chosen: float
-    there_default: float
-
-    @property
-    def won(self) -> bool:
-        """Whether the choice beats the default on the half that did not choose."""
-        return self.there_chosen > self.there_default
+    recipe: str
+    gain_seen: float
+    gain_unseen: float
 
 
 class Verdict(NamedTuple):
@@ -49,8 +41,8 @@ class Verdict(NamedTuple):
     ----------
     recipe, default
         The recipe in question, the best mean over all sets unless one was named, and the default.
-    halvings
-        Each random halving twice: either half chooses, first of all halvings the first half.
+    choices
+        Either half of each random halving chooses, first of all halvings the first half.
     gains
         Score of the recipe less that of the default, by set, largest first.
     adopted
@@ -61,39 +53,42 @@ class Verdict(NamedTuple):
 
     recipe: str
     default: str
-    halvings: list[Halving]
+    choices: list[Choice]
     gains: pd.Series
     adopted: bool
 
     @property
     def wins(self) -> tuple[int, int]:
         """Wins where the first half chooses, and where the second does."""
-        half = len(self.halvings) // 2
-        won = [halving.won for halving in self.halvings]
+        won = [choice.gain_unseen > 0 for choice in self.choices]
+        half = len(won) // 2
         return sum(won[:half]), sum(won[half:])
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers to report, by name."""
-        choices = pd.Series([halving.chosen for halving in self.halvings]).value_counts()
-        there = [halving.there_chosen - halving.there_default for halving in self.halvings]
-        here = [halving.here_chosen - halving.here_default for halving in self.halvings]
+        choices = pd.DataFrame(self.choices)
         return {
             "recipe": self.recipe,
             "default": self.default,
             "wins": self.wins,
-            "mean gain, half that chose": float(np.mean(here)),
-            "mean gain, other half": float(np.mean(there)),
-            "choices": choices.to_dict(),
+            "mean gain, half that chose": float(choices["gain_seen"].mean()),
+            "mean gain, other half": float(choices["gain_unseen"].mean()),
+            "choices": choices["recipe"].value_counts().to_dict(),
             "mean gain": float(self.gains.mean()),
             "median gain": float(self.gains.median()),
-            "mean gain without its best sets": float(self.gains.iloc[BEST_SETS:].mean()),
+            "mean gain without its best sets": mean_without_best(self.gains),
             "best sets": list(self.gains.index[:BEST_SETS]),
             "worst set": (str(self.gains.index[-1]), float(self.gains.iloc[-1])),
             "adopted": self.adopted,
         }
 
 
-def halves(names: list[str], *, n: int = HALVINGS, seed: int = 0) -> list[tuple[list, list]]:
+def mean_without_best(gains: pd.Series) -> float:
+    """Return the mean of gains by set without the largest `BEST_SETS`."""
+    return float(gains.sort_values(ascending=False).iloc[BEST_SETS:].mean())
+
+
+def halvings(names: list[str], *, n: int = HALVINGS, seed: int = 0) -> list[tuple[list, list]]:
     """Return n random halvings of the names of sets; of an odd number the second half has more."""
     rng = np.random.default_rng(seed)
     middle = len(names) // 2
@@ -101,10 +96,21 @@ def halves(names: list[str], *, n: int = HALVINGS, seed: int = 0) -> list[tuple[
     return [(shuffled[:middle], shuffled[middle:]) for shuffled in shuffles]
 
 
-def choose(table: pd.DataFrame, default: str) -> str:
+def best(table: pd.DataFrame, default: str) -> str:
     """Return the recipe with the best mean score, the default among equals."""
     means = table.mean()
     return default if means[default] >= means.max() else str(means.idxmax())
+
+
+def choose(table: pd.DataFrame, default: str, seen: list[str], unseen: list[str]) -> Choice:
+    """Return what some sets choose, and its gain on these and on others."""
+    recipe = best(table.loc[seen], default)
+    on_seen, on_unseen = table.loc[seen].mean(), table.loc[unseen].mean()
+    return Choice(
+        recipe,
+        float(on_seen[recipe] - on_seen[default]),
+        float(on_unseen[recipe] - on_unseen[default]),
+    )
 
 
 def judge(
@@ -127,30 +133,18 @@ def judge(
     Raises
     ------
     ValueError
-        If a score is missing, or there are fewer than four sets.
+        If a score is missing, or there are fewer than `FEWEST_SETS`.
     """
     if table.isna().any(axis=None):
         raise ValueError("a score is missing: every recipe needs one on every set")
-    if len(table) < 4:
+    if len(table) < FEWEST_SETS:
         raise ValueError(f"{len(table)} sets are too few to halve")
-    best = choose(table, default)
-    recipe = recipe or best
-    pairs = halves(list(table.index), seed=seed)
-    judged = [_halving(table, default, one, other) for one, other in pairs]
-    judged += [_halving(table, default, other, one) for one, other in pairs]
+    pairs = halvings(list(table.index), seed=seed)
+    choices = [choose(table, default, one, other) for one, other in pairs]
+    choices += [choose(table, default, other, one) for one, other in pairs]
+    of_all = best(table, default)
+    recipe = recipe or of_all
     gains = (table[recipe] - table[default]).sort_values(ascending=False)
-    verdict = Verdict(recipe, default, judged, gains, adopted=False)
-    adopted = recipe == best and verdict.wins[0] >= WINS_NEEDED and gains.median() > 0
+    verdict = Verdict(recipe, default, choices, gains, adopted=False)
+    adopted = recipe == of_all and verdict.wins[0] >= WINS_NEEDED and gains.median() > 0
     return verdict._replace(adopted=bool(adopted))
-
-
-def _halving(table: pd.DataFrame, default: str, here: list, there: list) -> Halving:
-    """Return the outcome of a choice on some sets, judged on others."""
-    chosen = choose(table.loc[here], default)
-    return Halving(
-        chosen,
-        float(table.loc[here, chosen].mean()),
-        float(table.loc[here, default].mean()),
-        float(table.loc[there, chosen].mean()),
-        float(table.loc[there, default].mean()),
-    )

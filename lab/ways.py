@@ -1,39 +1,45 @@
 """Named ways of clustering the cells of one cached data set: functions of its views to labels.
 
-Letters: N cells, P components, D latent size, C clusters. No way sees a true label; all are told C.
+What stands side by side is named in short: c for the components of the network's genes, l for those
+of logarithms, z for the embedding; cm, lm and zm for the same in the metric of the neighbours of
+`views.graph`. A *kind* is such names, as "c l z"; a *pool* is the consensus of the clusterings of
+all halves of the genes in each of its kinds, as "c l z + cm lm", which is `views.consensus`.
+Letters: N cells, D latent size, F features, C clusters, A algorithms. No way sees a true label; all
+are told C.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.cluster import AgglomerativeClustering, KMeans
 
+import baselines
 import clustering
-import neighbours
+import views
 from neighbours import beside, neighbour_metric
 
-K_NEIGHBORS = 15
-BAG_STARTS = 10  # of K-means on a half of the genes
+if TYPE_CHECKING:
+    import anndata as ad
+
+SCANPY_GRAPH = "scanpy_connectivities"  # of obsp of the cached data
+BASELINE, ADOPTED = "c l + cm lm", "c l z + cm lm"  # `baselines.no_network` and `views.consensus`
 
 
+@dataclass
 class Views:
-    """All that is known of the cells of a set; what is derived from it is computed once.
+    """All that is known of the cells of a set.
 
     Parameters
     ----------
-    components
-        Principal components of the network's genes, shape (N, P).
-    logs, seurat
-        Components of the logarithms of 2000 genes, chosen by Pearson residuals or as scanpy does.
-    graph
-        The kNN graph of the components, symmetric, shape (N, N).
-    bags
-        Components and log components of random halves of the genes, each (bags, N, P); None where
-        the genes were not halved.
+    cells
+        What `lab.prepare.slim` kept of the prepared data.
+    halves
+        Components and log components of each half of the genes, as `views.halves` yields them;
+        None where the genes were not halved.
     z
         Embedding by a pretrained network, shape (N, D); None where no network is wanted.
     default
@@ -42,68 +48,46 @@ class Views:
         C.
     seed
         Of K-means, Leiden and whatever else is random.
+    memory
+        What was computed before: labels (N,) of ways by their names, and the clusterings of kinds.
     """
 
-    def __init__(
-        self,
-        *,
-        components: np.ndarray,
-        logs: np.ndarray,
-        seurat: np.ndarray,
-        graph: sp.csr_matrix,
-        bags: tuple[np.ndarray, np.ndarray] | None,
-        z: np.ndarray | None,
-        default: np.ndarray | None,
-        n_clusters: int,
-        seed: int,
-    ) -> None:
-        self.components, self.logs, self.seurat = components, logs, seurat
-        self.graph, self.default = graph, default
-        self._z, self._bags = z, bags
-        self.n_clusters, self.seed = n_clusters, seed
-        self.memory: dict[str, np.ndarray] = {}
+    cells: ad.AnnData
+    halves: list[tuple[np.ndarray, np.ndarray]] | None
+    z: np.ndarray | None
+    default: np.ndarray | None
+    n_clusters: int
+    seed: int
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
 
-    @property
-    def z(self) -> np.ndarray:
-        """The embedding, shape (N, D)."""
-        if self._z is None:
-            raise ValueError("no network is cached: name one with --tag")
-        return self._z
+    def points(self, kind: str, half: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+        """Return what a kind names, side by side (N, F), of all genes or of a half of them."""
+        genes = half or tuple(views.views_of(self.cells).values())
+        sources = dict(zip("clz", (*genes, self.z), strict=True))
+        parts = []
+        for name in kind.split():
+            source = sources[name[0]]
+            if source is None:
+                raise ValueError("no network is cached: name one with --tag")
+            in_metric = name.endswith("m")
+            parts.append(neighbour_metric(source, views.graph(self.cells)) if in_metric else source)
+        return beside(*parts)
 
-    @cached_property
-    def components_m(self) -> np.ndarray:
-        """The components in the metric of the graph sought again in their first metric."""
-        return neighbour_metric(self.components, self.graph_m)
+    def clusterings(self, kind: str) -> np.ndarray:
+        """Return the labels of each half of the genes in a kind, made once, shape (halves, A, N).
 
-    @cached_property
-    def graph_m(self) -> sp.csr_matrix:
-        """The kNN graph of the components in their metric."""
-        return knn(neighbour_metric(self.components, self.graph))
-
-    @cached_property
-    def log_graph_m(self) -> sp.csr_matrix:
-        """The kNN graph of the log components in their metric."""
-        return knn(neighbour_metric(self.logs, knn(self.logs)))
-
-    @cached_property
-    def logs_m(self) -> np.ndarray:
-        """The log components in the metric of their own graph, sought again once."""
-        return neighbour_metric(self.logs, self.log_graph_m)
-
-    @cached_property
-    def bags_m(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Components and log components of each half of the genes, in the metric of all genes."""
-        if self._bags is None:
-            raise ValueError("the genes were not halved: python -m lab.prepare --bags")
-        return [
-            (neighbour_metric(one, self.graph_m), neighbour_metric(other, self.log_graph_m))
-            for one, other in zip(*self._bags, strict=True)
-        ]
-
-    @cached_property
-    def z_m(self) -> np.ndarray:
-        """The embedding in the metric of the components' new graph."""
-        return neighbour_metric(self.z, self.graph_m)
+        The algorithms are those of `views.clusterings`, K-means first.
+        """
+        key = f"halves of {kind}"  # a pool of one kind has the kind's own name
+        if key not in self.memory:
+            if self.halves is None:
+                raise ValueError("the genes were not halved: python -m lab.prepare --halves")
+            options = {"n_clusters": self.n_clusters, "seed": self.seed}
+            labelings = [
+                views.clusterings(self.points(kind, half), **options) for half in self.halves
+            ]
+            self.memory[key] = np.array(labelings, np.int16)
+        return self.memory[key]
 
     def labels(self, way: str) -> np.ndarray:
         """Return labels (N,) by a way, computed once."""
@@ -115,118 +99,70 @@ class Views:
 Way = Callable[[Views], np.ndarray]
 
 
-def knn(points: np.ndarray, *, symmetric: bool = True) -> sp.csr_matrix:
-    """Return the exact kNN graph of points, of as many neighbours as the suite's default."""
-    return neighbours.knn_graph(points, k=K_NEIGHBORS, symmetric=symmetric, exact=True, seed=0)
+def whole_command(data: Views) -> np.ndarray:
+    """Return the labels (N,) of the whole command as it is today."""
+    if data.default is None:
+        raise ValueError("the whole command was not run: python -m lab.prepare --runs")
+    return data.default
 
 
-def jaccard(points: np.ndarray) -> sp.csr_matrix:
-    """Return edges between cells with common neighbours, weighted by their lists' Jaccard index.
-
-    A list is a cell's nearest cells, itself included. The result (N, N) is the part above the
-    diagonal, as `clustering.leiden` reads it. Source: PhenoGraph (Levine et al. 2015).
-    """
-    lists = knn(points, symmetric=False)
-    common = sp.triu(lists @ lists.T, k=1).tocsr()
-    common.data = common.data / (2 * K_NEIGHBORS - common.data)
-    return common.astype(np.float32)
+def rival(name: str) -> Way:
+    """Return the way of a method of `baselines.py` that needs nothing but what is cached."""
+    function = baselines.METHODS[name].function
+    return lambda data: function(data.cells, n_clusters=data.n_clusters, seed=data.seed)
 
 
-def kmeans(views: Views, points: np.ndarray) -> np.ndarray:
-    """Return labels by the suite's K-means."""
-    return clustering.kmeans(points, n_clusters=views.n_clusters, seed=views.seed)
-
-
-def leiden(views: Views, graph: sp.csr_matrix) -> np.ndarray:
-    """Return labels by Leiden at C clusters of the weighted edges above the diagonal."""
+def scanpy(data: Views) -> np.ndarray:
+    """Return labels (N,) by Leiden at C clusters of the graph of `baselines.scanpy_cells`."""
+    graph = sp.triu(data.cells.obsp[SCANPY_GRAPH], k=1).tocsr()
     return clustering.at_k(
-        graph, n_clusters=views.n_clusters, seed=views.seed, partition=clustering.leiden
+        graph, n_clusters=data.n_clusters, seed=data.seed, partition=clustering.leiden
     )
 
 
-def today(views: Views) -> np.ndarray:
-    """Return the labels of the whole command as it is today."""
-    if views.default is None:
-        raise ValueError("the whole command was not run: python -m lab.prepare --runs")
-    return views.default
+def pool(kinds: str, *, only_kmeans: bool = False) -> Way:
+    """Return the way of the consensus of all halves' clusterings in kinds that "+" separates."""
 
-
-def spectral(views: Views) -> np.ndarray:
-    """Return labels by spectral clustering of the graph."""
-    return clustering.spectral(views.graph, n_clusters=views.n_clusters, seed=views.seed)
-
-
-def kmeans_of(points: Callable[[Views], np.ndarray]) -> Way:
-    """Return the way of K-means of points made of the views."""
-    return lambda views: kmeans(views, points(views))
-
-
-def leiden_of(points: Callable[[Views], np.ndarray]) -> Way:
-    """Return the way of Leiden of the Jaccard graph of points made of the views."""
-    return lambda views: leiden(views, jaccard(points(views)))
-
-
-def ward(views: Views, points: np.ndarray) -> np.ndarray:
-    """Return labels by Ward's linkage, whose memory grows with the square of the cells."""
-    return AgglomerativeClustering(views.n_clusters).fit_predict(points)
-
-
-def bagged(points: Callable[[Views, np.ndarray, np.ndarray], np.ndarray]) -> Way:
-    """Return the way of the consensus of K-means and Ward over random halves of the genes.
-
-    `points` makes what is clustered of the views and a half's two sets of components. K-means has
-    fewer starts than elsewhere: where it misses the optimum, the other halves outvote it.
-    """
-
-    def way(views: Views) -> np.ndarray:
-        labelings = []
-        for one, other in views.bags_m:
-            of_half = points(views, one, other)
-            starts = KMeans(views.n_clusters, n_init=BAG_STARTS, random_state=views.seed)
-            labelings += [starts.fit_predict(of_half), ward(views, of_half)]
-        return clustering.consensus(labelings, views.n_clusters)
+    def way(data: Views) -> np.ndarray:
+        made = [data.clusterings(kind) for kind in kinds.split(" + ")]
+        labelings = np.stack(made, axis=1)  # (halves, kinds, A, N), in the order of views.consensus
+        if only_kmeans:
+            labelings = labelings[:, :, :1]
+        return clustering.consensus([*labelings.reshape(-1, labelings.shape[-1])], data.n_clusters)
 
     return way
 
 
-def three_algorithms(points: Callable[[Views], np.ndarray]) -> Way:
-    """Return the way of the consensus of K-means, Ward and Leiden of the same points."""
-
-    def way(views: Views) -> np.ndarray:
-        made = points(views)
-        labelings = [kmeans(views, made), ward(views, made), leiden(views, jaccard(made))]
-        return clustering.consensus(labelings, views.n_clusters)
-
-    return way
+def kmeans(kind: str) -> Way:
+    """Return the way of the suite's K-means in a kind of all genes."""
+    return lambda data: clustering.kmeans(
+        data.points(kind), n_clusters=data.n_clusters, seed=data.seed
+    )
 
 
 RIVALS: dict[str, Way] = {
-    "today": today,
-    "pca_kmeans": kmeans_of(lambda v: v.components),
-    "leiden_k": lambda v: leiden(v, clustering.undirected(v.graph)),
-    "spectral": spectral,
-    "scanpy": lambda v: leiden(v, clustering.undirected(knn(v.seurat))),
+    "default": whole_command,
+    **{name: rival(name) for name in ("pca_kmeans", "leiden_k", "spectral")},
+    "scanpy": scanpy,
 }
 LINEAR: dict[str, Way] = {
-    "components_m": kmeans_of(lambda v: v.components_m),
-    "logs_m": kmeans_of(lambda v: v.logs_m),
-    "two views": kmeans_of(lambda v: beside(v.components_m, v.logs_m)),
-    "two views .7": kmeans_of(lambda v: beside(v.components_m, v.logs_m, weights=(1, 0.7))),
-    "leiden components_m": leiden_of(lambda v: v.components_m),
-    "leiden two views": leiden_of(lambda v: beside(v.components_m, v.logs_m)),
-    "three two views": three_algorithms(lambda v: beside(v.components_m, v.logs_m)),
-    "bagged two views": bagged(lambda v, one, other: beside(one, other)),
+    **{kinds: pool(kinds) for kinds in ("cm lm", "c l", BASELINE)},
+    f"{BASELINE}, K-means": pool(BASELINE, only_kmeans=True),
 }
+POOLS = (
+    ADOPTED,
+    "lm zm",
+    "cm lm zm",
+    "cm lm z",
+    "c z + cm lm",
+    "c l z + cm lm zm",
+    "lm zm + cm lm",
+    "c l z + cm lm zm + cm lm",
+)
 NETWORK: dict[str, Way] = {
-    "z": kmeans_of(lambda v: v.z),
-    "joint": kmeans_of(lambda v: beside(v.z, v.components)),
-    "joint_m": kmeans_of(lambda v: beside(v.z_m, v.components_m)),
-    "three views .7": kmeans_of(
-        lambda v: beside(v.z_m, v.components_m, v.logs_m, weights=(1, 1, 0.7))
-    ),
-    "leiden joint_m": leiden_of(lambda v: beside(v.z_m, v.components_m)),
-    "three joint_m": three_algorithms(lambda v: beside(v.z_m, v.components_m)),
-    "bagged z and logs": bagged(lambda v, one, other: beside(other, v.z_m)),
-    "bagged three views": bagged(lambda v, one, other: beside(one, other, v.z_m)),
+    **{kinds: pool(kinds) for kinds in POOLS},
+    "z": kmeans("z"),
+    "joint": kmeans("z c"),
+    "joint_m": kmeans("zm cm"),
 }
 WAYS: dict[str, Way] = RIVALS | LINEAR | NETWORK
