@@ -171,10 +171,10 @@ def consensus(labelings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     The distance of two cells is the share of partitions that separate them. Clusters are merged by
     average linkage until there are C. Cells that no partition separates are one row with a weight,
     so that the cost is that of the U distinct rows of labels, and the result is that of all cells.
-    If there are more than `LINKED_ROWS` rows, those of the most cells are linked, and each other
-    one goes to the cluster that is nearest to it on average. A partition that contradicts the
-    others loses by the vote, and an unstable algorithm, whose partitions contradict each other,
-    counts less than a stable one.
+    If there are more than `LINKED_ROWS` rows, those of the most cells are linked, drawn at random
+    among rows of equally many, and each other one goes to the cluster that is nearest to it on
+    average. A partition that contradicts the others loses by the vote, and an unstable algorithm,
+    whose partitions contradict each other, counts less than a stable one.
 
     Parameters
     ----------
@@ -192,7 +192,9 @@ def consensus(labelings: Sequence[np.ndarray], n_clusters: int) -> np.ndarray:
     rows, row_of_cell, sizes = np.unique(
         np.column_stack(labelings), axis=0, return_inverse=True, return_counts=True
     )
-    linked = np.sort(np.argsort(-sizes, kind="stable")[:LINKED_ROWS])
+    # The rows are sorted: the first of as many cells would all be of the first clusters.
+    drawn = np.random.default_rng(0).permutation(len(rows))
+    linked = np.sort(drawn[np.argsort(-sizes[drawn], kind="stable")[:LINKED_ROWS]])
     distances = np.zeros((len(linked), len(linked)), np.float32)
     for column in rows[linked].T:
         distances += column[:, None] != column[None, :]

@@ -88,3 +88,16 @@ def test_rows_that_are_not_linked_go_to_the_nearest_cluster(monkeypatch):
     partly = clustering.consensus(labelings, 3)
     assert adjusted_rand_score(whole, partly) > 0.95
     assert adjusted_rand_score(truth, partly) > 0.95
+
+
+def test_rows_of_all_clusters_are_linked_where_hardly_two_cells_have_the_same(monkeypatch):
+    """In the order of the rows the first 60 would all be of the first group of one partition."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 100)
+    labelings = [truth]
+    for _ in range(16):
+        moved = rng.random(400) < 0.4
+        labelings.append(np.where(moved, rng.integers(0, 4, 400), truth))
+    assert len(np.unique(np.column_stack(labelings), axis=0)) > 390
+    monkeypatch.setattr(clustering, "LINKED_ROWS", 60)
+    assert adjusted_rand_score(truth, clustering.consensus(labelings, 4)) > 0.95
