@@ -133,12 +133,12 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
 
 
 def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
-    """Return the data of the genes that `variable_genes` chooses, and log how many they are."""
+    """Return new data of the genes that `variable_genes` chooses, and log how many they are."""
     chosen = variable_genes(adata, n_genes=n_genes, method=method)
     if chosen.all():
         log.info("genes     all %d kept (%d were asked for)", adata.n_vars, n_genes)
-        return adata
-    log.info("genes     %d of %d kept (%s)", chosen.sum(), adata.n_vars, method)
+    else:
+        log.info("genes     %d of %d kept (%s)", chosen.sum(), adata.n_vars, method)
     return adata[:, chosen].copy()
 
 

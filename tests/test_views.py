@@ -44,6 +44,26 @@ def test_the_log_components_are_those_of_the_chosen_logarithms(groups):
     np.testing.assert_allclose(views.log_components_like(values, prepared), computed, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["seurat", "pearson"])
+def test_log_genes_are_chosen_alike_however_many_genes_are_scaled(method):
+    """Where all are, the logarithms from which they are chosen must not have become z-scores."""
+    rng = np.random.default_rng(0)
+    mean = rng.lognormal(0, 1, 200) * rng.lognormal(0, 0.5, (80, 200))
+    counts = ad.AnnData(sp.csr_matrix(rng.poisson(mean).astype(np.float32)))
+    few, all_ = (
+        preprocess.prepare(
+            counts,
+            Settings.of(highly_genes=number, log_genes=40, gene_selection=method),
+            seed=1,
+        )
+        for number in (199, 200)
+    )
+    chosen = few.raw.var[views.LOG_GENES]
+    assert chosen.sum() == 40
+    np.testing.assert_array_equal(all_.raw.var[views.LOG_GENES], chosen)
+    assert "highly_variable" not in all_.var  # of the log genes it would be
+
+
 def test_the_graph_is_of_both_views_in_the_metric_of_the_first_graph(groups):
     prepared, _ = groups
     plain = prepared.obsp["connectivities"]
