@@ -109,7 +109,8 @@ def metric_map(
     points
         One row a cell, shape (N, F).
     graph
-        Symmetric adjacency of the cells, shape (N, N); only its pattern is used.
+        Adjacency of the cells, shape (N, N), of which only the pattern is used: two cells are
+        neighbours if either lists the other.
     shrinkage
         Share of the identity in S, from 0 to 1; at 1 the points are only scaled.
 
@@ -120,7 +121,7 @@ def metric_map(
 
     Source: relevant component analysis (Bar-Hillel et al. 2005) with edges in place of chunklets.
     """
-    edges = sp.triu(graph, k=1).tocoo()
+    edges = sp.triu(graph.maximum(graph.T), k=1).tocoo()
     steps = points[edges.row] - points[edges.col]
     covariance = steps.T.astype(np.float64) @ steps / max(len(steps), 1)
     identity = np.eye(len(covariance))

@@ -86,6 +86,13 @@ def test_shrinkage_of_one_only_scales(line):
     np.testing.assert_allclose(ratio, ratio[0, 0])
 
 
+def test_a_directed_graph_has_the_metric_of_its_symmetric_one(line):
+    """Else the order of the cells would decide which of its edges count."""
+    points, _ = line
+    expected = metric_map(points, knn_graph(points, k=4, symmetric=True))
+    np.testing.assert_array_equal(metric_map(points, knn_graph(points, k=4)), expected)
+
+
 def test_a_metric_without_edges_changes_nothing():
     points = np.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(neighbour_metric(points, sp.csr_matrix((3, 3))), points)
