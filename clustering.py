@@ -33,12 +33,17 @@ TRIES = 20  # halve that range to a factor of 1.00002, where only chance is left
 Partition = Callable[..., np.ndarray]
 
 
-def kmeans(points: np.ndarray, *, n_clusters: int, seed: int) -> np.ndarray:
-    """Return labels (N,) from 0 to C - 1 by scikit-learn's K-means of points (N, F)."""
+def kmeans(
+    points: np.ndarray, *, n_clusters: int, seed: int, starts: int = KMEANS_STARTS
+) -> np.ndarray:
+    """Return labels (N,) from 0 to C - 1 by scikit-learn's K-means, the best of some starts.
+
+    Points are (N, F).
+    """
     with warnings.catch_warnings():
         # Fewer distinct points than clusters: the caller counts the clusters it gets.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        return KMeans(n_clusters, n_init=KMEANS_STARTS, random_state=seed).fit_predict(points)
+        return KMeans(n_clusters, n_init=starts, random_state=seed).fit_predict(points)
 
 
 def spectral(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Letters: N cells, F features, P components. Nothing here knows TensorFlow or a t
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,7 +32,10 @@ def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.
     from pynndescent import NNDescent
 
     asked = min(2 * (k + 1), len(points))
-    nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
+    with warnings.catch_warnings():
+        # It misses the last ones of so many; the first k are there.
+        warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors")
+        nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
     # Nearest first; the cell itself, where it is listed, goes to the end and is cut off.
     itself = nearest == np.arange(len(points))[:, None]
     order = np.argsort(itself, axis=1, kind="stable")

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 
 import clustering
@@ -168,7 +168,7 @@ def clusterings(points: np.ndarray, *, n_clusters: int, seed: int) -> list[np.nd
 
     Each is of shape (N,). Beyond `WARD_CELLS` cells K-means alone is returned.
     """
-    labelings = [KMeans(n_clusters, n_init=STARTS, random_state=seed).fit_predict(points)]
+    labelings = [clustering.kmeans(points, n_clusters=n_clusters, seed=seed, starts=STARTS)]
     if len(points) <= WARD_CELLS:
         labelings.append(AgglomerativeClustering(n_clusters).fit_predict(points))
     return labelings

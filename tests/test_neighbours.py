@@ -47,6 +47,13 @@ def test_approximate_neighbours_are_nearly_the_exact_ones_and_repeat_themselves(
     assert (approximate != knn_graph(points, k=15, exact=False)).nnz == 0
 
 
+def test_approximate_neighbours_of_few_cells_are_all_there():
+    """They are asked for more than pynndescent finds, of which it warns."""
+    points = np.random.default_rng(0).normal(size=(20, 5))
+    graph = knn_graph(points, k=19, exact=False)
+    np.testing.assert_array_equal(graph.sum(axis=1), 19)
+
+
 def test_k_must_be_below_the_number_of_cells():
     points = np.random.default_rng(0).normal(size=(5, 2))
     assert knn_graph(points, k=4).nnz == 20

@@ -136,6 +136,16 @@ def test_the_consensus_finds_the_groups(groups, metric, with_z):
     np.testing.assert_array_equal(found.labels, again.labels)
 
 
+def test_the_consensus_of_few_distinct_cells_says_nothing():
+    """Every cell ten times: K-means finds fewer clusters than it must, which is no warning."""
+    rng = np.random.default_rng(0)
+    cells = np.repeat(rng.poisson(2.0, (5, 60)), 10, axis=0)
+    counts = ad.AnnData(sp.csr_matrix(cells.astype(np.float32)))
+    prepared = preprocess.prepare(counts, SETTINGS, seed=1)
+    labels = views.consensus(prepared, None, metric=False, n_clusters=7, seed=1).labels
+    assert adjusted_rand_score(np.repeat(np.arange(5), 10), labels) > 0.7
+
+
 def test_what_the_consensus_is_of(groups, monkeypatch):
     """K-means and Ward of each half, once with z beside it and once in the metric."""
     prepared, _ = groups
