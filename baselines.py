@@ -61,7 +61,7 @@ def pca_mixture(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
     """Return labels (N,) by a mixture of Gaussians, each with its own full covariance.
 
     The mixture is fitted to obsm["X_pca"], ten times from K-means. Source: scikit-learn's
-    `GaussianMixture`.
+    `GaussianMixture`. Raises InputError where a component has hardly two distinct cells.
     """
     import warnings
 
@@ -71,7 +71,15 @@ def pca_mixture(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
         # A start that has not converged is still compared, and the best of all is taken.
         warnings.filterwarnings("ignore", message=".*did not converge")
-        labels = mixture.fit_predict(adata.obsm["X_pca"])
+        # Fewer distinct points than clusters: `checked` counts the clusters.
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")
+        try:
+            labels = mixture.fit_predict(adata.obsm["X_pca"])
+        except ValueError:
+            raise InputError(
+                f"a Gaussian mixture of {n_clusters} cannot be fitted, since too many cells are "
+                "alike: give fewer clusters with --n_clusters, or choose another --method"
+            ) from None
     return checked(labels, n_clusters, "the Gaussian mixture")
 
 
@@ -178,7 +186,13 @@ def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy's own, on tiny data
         sc.pp.highly_variable_genes(cells, n_top_genes=min(SCANPY_GENES, cells.n_vars))
-        available = min(SCANPY_COMPONENTS, cells.n_obs - 1, cells.var["highly_variable"].sum() - 1)
+        found = int(cells.var["highly_variable"].sum())
+        available = min(SCANPY_COMPONENTS, cells.n_obs - 1, found - 1)
+        if available < 1:
+            raise InputError(
+                f"scanpy's usual steps need 2 variable genes, and it finds {found}: give data of "
+                "more genes, or choose another --method"
+            )
         sc.pp.pca(cells, n_comps=available, mask_var="highly_variable", random_state=seed)
         neighbors = min(SCANPY_NEIGHBORS, cells.n_obs - 1)
         sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed)

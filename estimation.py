@@ -168,7 +168,17 @@ def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: i
         The kNN graph, directed or not, shape (N, N).
     seed
         Of the sample, of the halves and of K-means.
+
+    Raises
+    ------
+    InputError
+        If there are too few cells for two halves of two clusters.
     """
+    if len(points) < 4:
+        raise InputError(
+            f"{len(points)} cells are too few to estimate the number of clusters: give it with "
+            "--n_clusters"
+        )
     rng = np.random.default_rng(seed)
     cells = np.arange(len(points))
     if len(cells) > SAMPLE:

@@ -225,6 +225,22 @@ def test_too_few_distinct_points_are_said(warned):
     assert warned() == ["warning: K-means found 2 clusters, not 3"]
 
 
+@pytest.mark.parametrize("name", ["scanpy", "scanpy_k"])
+def test_scanpy_needs_more_than_one_variable_gene(name):
+    counts = np.full((40, 30), 5.0, np.float32)
+    counts[:20, 0] = 9
+    adata = preprocess.prepare(ad.AnnData(counts), Settings(), seed=1)
+    with pytest.raises(InputError, match="need 2 variable genes, and it finds 1"):
+        apply(name, adata, n_clusters=2)
+
+
+def test_a_mixture_of_identical_cells_is_refused():
+    points = np.repeat(np.random.default_rng(0).normal(0, 1e4, (5, 4)), 12, axis=0)
+    adata = ad.AnnData(shape=(60, 0), obsm={"X_pca": points.astype(np.float32)})
+    with pytest.raises(InputError, match="too many cells are alike"):
+        apply("pca_mixture", adata, n_clusters=3)
+
+
 # --- scVI, which is not installed -----------------------------------------------------------------
 
 

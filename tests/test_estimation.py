@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 import estimation
 import neighbours
+from utils import InputError
 
 
 def blobs(n_groups, size, *, spread=0.3, seed=0):
@@ -67,6 +68,11 @@ def test_few_cells_have_few_candidates():
     estimate = estimation.estimate_n_clusters(points, graph, seed=0)
     assert [row["k"] for row in estimate.curves] == [2]
     assert estimate.n_clusters == 2
+
+
+def test_three_cells_have_no_two_halves():
+    with pytest.raises(InputError, match=r"3 cells are too few .* --n_clusters"):
+        estimation.estimate_n_clusters(np.eye(3), sp.csr_matrix(np.ones((3, 3))), seed=0)
 
 
 def test_cells_that_are_all_alike_give_two():
