@@ -23,7 +23,7 @@ import command
 import pipeline
 import results
 import utils
-from settings import Settings
+from settings import Settings, specs
 from utils import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ __all__ = ["cluster", "embed"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = ("dataname", "data", "data_dir", "label_key", "out", "overwrite")
+# Keys of obsm and obsp that only some settings give.
+OPTIONAL = ("X_sctag_joint", "X_pca_logs", "sctag_connectivities")
 
 
 def cluster(
@@ -68,8 +70,10 @@ def cluster(
     -------
     The AnnData with all of its cells and genes and, new or replaced, the keys of sctag.h5ad:
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
-    (what was clustered), ["sctag_proba"] (probabilities) and ["X_pca"]; obsp["connectivities"];
-    var["highly_variable"]; uns["sctag"] (JSON). Cells without counts have no cluster, and NaN.
+    (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"];
+    obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
+    var["highly_variable"]; uns["sctag"] (JSON). Those that the settings leave out are removed where
+    an earlier call has left them. Cells without counts have no cluster, and NaN.
 
     Raises
     ------
@@ -128,6 +132,9 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     if not (folder / results.SETTINGS).is_file() or not (folder / results.DATA).is_file():
         raise InputError(f"{folder} holds no finished run of train.py: name its results folder")
     record = json.loads((folder / results.SETTINGS).read_text())
+    earlier = f"{folder} is a run of an earlier version: run it again to embed cells"
+    if not record["settings"].keys() <= specs().keys():
+        raise InputError(earlier)
     settings = Settings.of(**record["settings"])
     utils.start_tensorflow(settings.gpu_option)
     import model
@@ -136,9 +143,9 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
 
     reference = anndata.read_h5ad(folder / results.DATA)
     if "median_depth" not in reference.uns["sctag"]:
-        raise InputError(f"{folder} is a run of an earlier version: run it again to embed cells")
+        raise InputError(earlier)
     counts, where = _numbered(adata, layer)
-    counts.var_names = adata.var_names.astype(str)
+    counts.var_names = anndata.utils.make_index_unique(adata.var_names.astype(str))  # as readers do
     prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
     with utils.tensorflow_session():
         network = model.load(folder)
@@ -214,6 +221,9 @@ def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:
     size_factors = np.full(target.n_obs, np.nan)
     size_factors[cells] = prepared.obs["size_factor"]
     target.obs["size_factor"] = size_factors
+    for key in OPTIONAL:
+        target.obsm.pop(key, None)
+        target.obsp.pop(key, None)
     for key, values in prepared.obsm.items():
         target.obsm[key] = _spread(np.asarray(values), cells, target.n_obs)
     shape = (target.n_obs, target.n_obs)

@@ -1,6 +1,7 @@
 """The notebook's door: what it gives is what the command gives, and its input stays as it is."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -122,6 +123,13 @@ def test_the_result_can_be_written_and_clustered_again(clustered, tmp_path):
     pd.testing.assert_series_equal(again.obs["sctag"], clustered.obs["sctag"])
 
 
+def test_what_other_settings_left_does_not_stay(clustered):
+    assert "X_sctag_joint" in clustered.obsm
+    plain = sctag.cluster(clustered, 3, **FLAGS | {"variant": "official"})
+    assert set(plain.obsm) == {"X_pca", "X_sctag", "sctag_proba"}
+    assert set(plain.obsp) == {"connectivities"}
+
+
 def test_a_layer_and_a_dense_matrix_are_counts_too(adata, clustered):
     scaled = ad.AnnData(np.log1p(adata.X.toarray()), layers={"counts": adata.X.toarray()})
     result = sctag.cluster(scaled, 3, layer="counts", **FLAGS)
@@ -188,6 +196,22 @@ def test_embed_refuses_what_does_not_fit(adata, by_command, tmp_path):
     other.var_names = [f"other{i}" for i in range(other.n_vars)]
     with pytest.raises(ValueError, match="lacks 50 of the 50 genes"):
         sctag.embed(by_command.out, other)
+
+
+def test_embed_refuses_a_run_of_an_earlier_version(adata, by_command, tmp_path):
+    folder = shutil.copytree(by_command.out, tmp_path / "old")
+    record = json.loads((folder / "settings.json").read_text())
+    record["settings"]["networks"] = "auto"
+    (folder / "settings.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="a run of an earlier version: run it again"):
+        sctag.embed(folder, adata)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_embed_numbers_repeated_genes_as_a_run_does(adata, by_command):
+    repeated = ad.AnnData(sp.hstack([adata.X, adata.X[:, :1]]).tocsr())
+    repeated.var_names = [*adata.var_names, adata.var_names[0]]
+    assert sctag.embed(by_command.out, repeated).shape == by_command.adata.obsm["X_sctag"].shape
 
 
 def test_tensorflow_and_keras_may_be_in_use_already(request):
