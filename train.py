@@ -4,7 +4,7 @@
 
 What happens, and in which order, is `pipeline.run`: read it first. The method itself is in the
 order of the data: readers, preprocess, tensors, model (layers, likelihoods, losses), training,
-candidates (clustering, estimation), scores, results. `settings.py` declares every flag.
+views (neighbours, clustering), estimation, scores, results. `settings.py` declares every flag.
 """
 
 from __future__ import annotations
