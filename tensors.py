@@ -137,7 +137,7 @@ def training_data(
 
 
 def with_components(data: TrainingData, features: np.ndarray, z: np.ndarray) -> TrainingData:
-    """Return the data with principal components beside z, scaled to the total variance of z.
+    """Return the data with principal components beside z, each view of the total variance of z.
 
     The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
     the decoders; the components keep what it leaves out. Side by side, neither outweighs the other.
