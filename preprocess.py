@@ -73,34 +73,33 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
     return normalised
 
 
-def drop_constant(adata: ad.AnnData) -> ad.AnnData:
-    """Return the data without the genes whose normalised value is the same in all cells.
+def varying_genes(adata: ad.AnnData) -> np.ndarray:
+    """Return, as a mask, the genes whose normalised value is not the same in all cells.
 
-    Such a gene says nothing, and its z-scores would be rounding errors of any size. X is the
-    logarithms that `normalise` makes. The data themselves are returned if nothing is to go.
+    Another gene says nothing, and its z-scores would be rounding errors of any size. X is the
+    logarithms that `normalise` makes. The log says how many genes are constant.
 
     Raises
     ------
     InputError
-        If no gene is left.
+        If no gene varies.
     """
+    constant = np.zeros(adata.n_vars, bool)
     # A gene with a zero somewhere is not constant: only the others are looked at.
     full = np.flatnonzero(np.bincount(adata.X.indices, minlength=adata.n_vars) == adata.n_obs)
     if not len(full):
-        return adata
+        return ~constant
     values = adata.X[:, full]
     lowest, highest = values.min(axis=0).toarray().ravel(), values.max(axis=0).toarray().ravel()
-    constant = np.zeros(adata.n_vars, bool)
     constant[full] = highest - lowest <= CONSTANT * highest
-    if not constant.any():
-        return adata
     if constant.all():
         raise InputError(
             f"no gene varies: each of the {adata.n_vars} genes with counts has the same "
             "normalised value in all cells, give data of more genes"
         )
-    log.info("dropped   %d genes that are the same in all cells", constant.sum())
-    return adata[:, ~constant].copy()
+    if constant.any():
+        log.info("dropped   %d genes that are the same in all cells", constant.sum())
+    return ~constant
 
 
 def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarray:
@@ -207,14 +206,19 @@ def prepare(
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
-        normalised = drop_constant(normalise(drop_empty(raw, min_cells=preparation.min_cells)))
+        normalised = normalise(drop_empty(raw, min_cells=preparation.min_cells))
+        varies = varying_genes(normalised)
+        varying = normalised if varies.all() else normalised[:, varies].copy()
         method = preparation.gene_selection
-        prepared = select_genes(normalised, n_genes=preparation.highly_genes, method=method)
+        prepared = select_genes(varying, n_genes=preparation.highly_genes, method=method)
         prepared.raw = normalised
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
         if preparation.log_genes:
-            log_genes = variable_genes(normalised, n_genes=preparation.log_genes, method=method)
+            log_genes = varies.copy()
+            log_genes[varies] = variable_genes(
+                varying, n_genes=preparation.log_genes, method=method
+            )
             views.add_log_components(prepared, log_genes, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     views.add_graph(prepared, preparation, seed=seed)
@@ -231,10 +235,10 @@ def prepare_like(
 ) -> ad.AnnData:
     """Return new data prepared as a reference was: its genes, scale and components.
 
-    Depths are divided by the reference's median depth, genes scaled by the reference's mean and
-    standard deviation, and the components made by the linear map that takes the reference's
-    z-scores to its components (least squares, since the loadings of a randomised PCA are only close
-    to it). The graph joins the given cells among themselves.
+    Depths, over the genes that counted in the reference's, are divided by its median depth, genes
+    scaled by the reference's mean and standard deviation, and the components made by the linear map
+    that takes the reference's z-scores to its components (least squares, since the loadings of a
+    randomised PCA are only close to it). The graph joins the given cells among themselves.
 
     Parameters
     ----------
@@ -256,7 +260,8 @@ def prepare_like(
     """
     matrix = _checked_counts(adata, preparation, where)
     positions = _positions_of(reference.var_names, adata, where)
-    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+    counted = adata.var_names.isin(reference.raw.var_names)  # not those of too few cells
+    depth = np.asarray(matrix[:, counted].sum(axis=1), dtype=np.float64).ravel()
     has_counts = depth > 0
     factors = depth[has_counts] / json.loads(reference.uns["sctag"]["median_depth"])
     counts = matrix[has_counts][:, positions]

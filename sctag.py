@@ -142,7 +142,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     import tensors
 
     reference = anndata.read_h5ad(folder / results.DATA)
-    if "median_depth" not in reference.uns["sctag"]:
+    if "median_depth" not in reference.uns["sctag"] or reference.raw is None:
         raise InputError(earlier)
     counts, where = _numbered(adata, layer)
     counts.var_names = anndata.utils.make_index_unique(adata.var_names.astype(str))  # as readers do

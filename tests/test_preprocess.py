@@ -172,6 +172,19 @@ def test_data_prepared_like_themselves_are_the_same():
         assert part.obsp["connectivities"].shape == (30, 30)
 
 
+def test_genes_of_too_few_cells_do_not_count_in_the_depths_of_other_data_either():
+    adata = counts(60, 60)
+    adata.X = adata.X.toarray()
+    adata.X[:, 59] = 0
+    adata.X[:3, 59] = 200  # left out with its counts
+    reference = prepare(adata, highly_genes=40, min_cells=5)
+    assert reference.raw.n_vars < 60
+    preparation = Preparation(highly_genes=40, clip=None, k_neighbors=5, min_cells=5)
+    again = preprocess.prepare_like(adata, reference, preparation, seed=1)
+    np.testing.assert_allclose(again.obs["size_factor"], reference.obs["size_factor"])
+    np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
+
+
 def test_data_prepared_like_others_must_have_their_genes():
     adata = counts()
     reference = prepare(adata)
