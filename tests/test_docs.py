@@ -123,6 +123,27 @@ def test_the_tables_of_means_are_the_records(page, summary):
         assert set(expected) - set(shown) <= (LEFT_OUT if page == "README.md" else set())
 
 
+def test_the_words_on_the_leads_are_the_records(summary, jobs):
+    words = words_of(ROOT / "docs" / "results.md")
+    ari = tables.pivot(summary[summary["regime"] == "true"], "ARI_mean", finished=True)
+    ari = ari[[method for method in METHODS.values() if method != "official"]]
+    assert len(ari.dropna()) == 20
+    leads = ari.rsub(ari["sctag"], axis=0)
+    for method, words_of_method in (("leiden_k", "Leiden at K"), ("no_network", "`no_network`")):
+        mean, median = (
+            signed(x, 3).replace("0.", ".") for x in (leads[method].mean(), leads[method].median())
+        )
+        assert f"over {words_of_method} {mean} in the mean and {median} in the median" in words
+    below = (ari["sctag"] - ari[list(judge.CHEAP)].max(axis=1)).sort_values()
+    assert f"at most {short(-below.iloc[0])} below the best" in words
+    assert f"({below.index[0]})" in words
+    runs = jobs[(jobs["method"] == "sctag") & (jobs["regime"] == "true")]
+    spread = runs.groupby("dataset")["ARI"].std()
+    assert f"standard deviation over seeds is {short(spread.mean())}" in words
+    phase = runs[["initial_ARI", "ARI"]].mean()
+    assert "takes the mean from {} to {}".format(*map(short, phase)) in words
+
+
 # ---- the lines of the defaults
 
 
