@@ -48,7 +48,9 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
     import readers
 
     path = settings.data or readers.locate(settings.dataname, settings.data_dir)
-    adata = readers.read(path, layer=settings.layer)
+    adata = readers.read(
+        path, layer=settings.layer, genome=settings.genome, transpose=settings.transpose
+    )
     label_key = settings.label_key or LABEL_KEY
     cell_types = readers.read_labels(adata, label_key)
     if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):

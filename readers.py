@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from formats import hdf5, layouts, raw_counts
+from formats import h5ad, hdf5, published, raw_counts, text
+from formats.parts import Choices, Parts, listed
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -25,17 +26,32 @@ if TYPE_CHECKING:  # half a second to import: only the functions that read a fil
 
 log = logging.getLogger("sctag")
 
+SUFFIXES = (".h5", ".h5ad", ".h5mu", ".loom", ".zarr", ".mtx", ".csv", ".tsv")  # before a .gz
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z")
+# Text that stands for a missing value where NaN was written as text.
+MISSING = ("", "nan", "NaN", "<NA>")
+
 
 class Format(NamedTuple):
-    """A file format: its name for messages, whether a path is of it, and what reads it.
+    """A file format.
 
-    `recognises` is called with the path of any file or folder, and looks at the contents. `read`
-    is called with such a path and with the name of a layer, or None for the main matrix.
+    Parameters
+    ----------
+    name
+        What messages call it.
+    recognises
+        Is called with the path of any file or folder, looks at the contents, and returns whether
+        they are of the format.
+    read
+        Is called with such a path and with what the user chooses of it.
+    uses
+        The names of the `Choices` that have a meaning in the format; others are refused.
     """
 
     name: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path, str | None], layouts.Parts]
+    read: Callable[[Path, Choices], Parts]
+    uses: tuple[str, ...] = ()
 
 
 def locate(dataname: str, data_dir: Path) -> Path:
@@ -56,49 +72,57 @@ def locate(dataname: str, data_dir: Path) -> Path:
                 "or a file with --data"
             )
         present = [folder.parent.name for folder in data_dir.glob("*/data.h5")]
-    raise InputError(
-        f"no data set {dataname!r} in {data_dir}, choose from: {layouts.listed(present)}"
-    )
+    raise InputError(f"no data set {dataname!r} in {data_dir}, choose from: {listed(present)}")
 
 
-def read(path: Path | str, *, layer: str | None = None) -> anndata.AnnData:
-    """Read the counts, the names and the annotation of a file.
+def read(
+    path: Path | str,
+    *,
+    layer: str | None = None,
+    genome: str | None = None,
+    transpose: bool | None = None,
+) -> anndata.AnnData:
+    """Read the counts, the names and the annotation of a file, or of a folder of files.
 
-    Columns of the annotation that cannot be read are left out, with a warning that names them.
+    The log says what was decided in reading. Columns of the annotation that cannot be read are left
+    out, with a warning that names them.
 
     Parameters
     ----------
     path
-        A file in one of the `FORMATS`; its contents decide which.
+        A file or folder in one of the `FORMATS`; its contents decide which.
     layer
-        A layer to read in place of the main matrix, for formats that have layers.
+        The matrix that holds the counts, where a format has several: a layer, "raw" or "X".
+    genome
+        The genome whose genes are read, where a file of 10x has several.
+    transpose
+        Whether the rows of a table or of an .mtx are genes; None if that is to be guessed.
 
     Returns
     -------
     AnnData, N cells x G genes. X is CSR without stored zeros, float32, or float64 if a value is
-    above 2^24. Names are unique; if that changed them, the file's own are in obs["cell_name"] or
-    var["gene_name"]. obs.attrs["left_out"] and var.attrs["left_out"] say for each column that was
-    left out why.
+    above 2^24. Names are unique and not empty; if that changed them, the file's own are in
+    obs["cell_name"] or var["gene_name"]. obs.attrs["left_out"] and var.attrs["left_out"] say for
+    each column that was left out why.
 
     Raises
     ------
     InputError
-        If the file is missing, cannot be read or disagrees with itself.
+        If the file is missing, cannot be read or disagrees with itself, or if a choice has no
+        meaning for it.
     """
     path = Path(path)
+    choices = Choices(layer, genome, transpose)
     hdf5.register_filters()
     with warnings.catch_warnings():
         # anndata warns of old encodings and of repeated names, both of which are dealt with here
         warnings.simplefilter("ignore")
         with hdf5.input_errors(path):
             _check_path(path)
-            for form in FORMATS:
-                if form.recognises(path):
-                    parts = form.read(path, layer)
-                    break
-            else:
-                raise _unknown_format(path)
+            parts = _format_of(path, choices).read(path, choices)
             counts = raw_counts.canonical(parts.matrix, str(path))
+        for note in parts.notes:
+            log.info("read      %s", note)
         _warn_of_left_out(path, parts)
         return _annotated(counts, parts.obs, parts.var)
 
@@ -109,7 +133,7 @@ def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
     Returns
     -------
     Object Series, shape (N,), indexed by obs_names. Whole floats print as integers; missing values
-    (NaN, None, the empty string) are None.
+    (NaN, None, and the text that is written for them, as "nan" or none at all) are None.
     """
     import pandas as pd
 
@@ -117,7 +141,7 @@ def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
         return None
 
     def label(value: object) -> str | None:
-        if pd.isna(value) or value == "":
+        if pd.isna(value) or value in MISSING:
             return None
         if isinstance(value, float | np.floating) and value.is_integer():
             return str(int(value))
@@ -132,8 +156,8 @@ def _check_path(path: Path) -> None:
     if not path.exists():
         if not path.parent.is_dir():
             raise InputError(f"{path}: no such file, its folder {path.parent} does not exist")
-        present = [p.name for p in path.parent.iterdir() if p.suffix in (".h5", ".h5ad")]
-        raise InputError(f"{path}: no such file, choose from its folder: {layouts.listed(present)}")
+        present = listed(_data_in(path.parent))
+        raise InputError(f"{path}: no such file, choose from its folder: {present}")
     if path.is_dir():
         return
     if not path.is_file():
@@ -143,20 +167,46 @@ def _check_path(path: Path) -> None:
             raise InputError(f"{path}: is empty (0 bytes), copy or download it again")
 
 
+def _data_in(folder: Path) -> list[str]:
+    """Return the names in a folder that are those of data files."""
+    names = (path.name for path in folder.iterdir())
+    return [name for name in names if name.lower().removesuffix(".gz").endswith(SUFFIXES)]
+
+
+def _format_of(path: Path, choices: Choices) -> Format:
+    """Return the first format that recognises a path; InputError if it lacks what is chosen."""
+    form = next((form for form in FORMATS if form.recognises(path)), None)
+    if form is None:
+        raise _unknown_format(path)
+    for name, value in choices._asdict().items():
+        if value is not None and name not in form.uses:
+            flags = {True: f"--{name}", False: f"--no-{name}"}
+            flag = flags.get(value, f"--{name} {value}")
+            others = ", ".join(other.name for other in FORMATS if name in other.uses)
+            raise InputError(f"{path} is {form.name}, {flag} is for {others} only")
+    return form
+
+
 def _unknown_format(path: Path) -> InputError:
-    names = " or ".join(form.name for form in FORMATS)
+    names = ", ".join(form.name for form in FORMATS[:-1]) + f" or {FORMATS[-1].name}"
     if path.is_dir():
-        return InputError(f"{path}: is a directory, name a file instead: {names}")
+        present = listed(_data_in(path))
+        return InputError(
+            f"{path}: is a directory that holds no matrix.mtx, name one of its files, if it has "
+            f"any (data files in it: {present})"
+        )
+    if path.name.lower().endswith(PACKED):
+        return InputError(f"{path}: is packed, unpack it and name what comes out: {names}")
     if not hdf5.is_hdf5(path):
-        return InputError(f"{path}: is not an HDF5 file, name a file of {names}")
+        return InputError(f"{path}: is not an HDF5 file, nor any other that can be read: {names}")
     with h5py.File(path, "r") as file:
         return InputError(
             f"{path}: is of none of the formats that can be read, {names} (the file holds: "
-            f"{layouts.listed(file)})"
+            f"{listed(file)})"
         )
 
 
-def _warn_of_left_out(path: Path, parts: layouts.Parts) -> None:
+def _warn_of_left_out(path: Path, parts: Parts) -> None:
     reasons = [
         f"{axis}[{key!r}] ({reason})"
         for axis, frame in (("obs", parts.obs), ("var", parts.var))
@@ -164,28 +214,53 @@ def _warn_of_left_out(path: Path, parts: layouts.Parts) -> None:
     ]
     if reasons:
         sentence = "warning: %s: columns that cannot be read are left out: %s"
-        log.warning(sentence, path, layouts.listed(reasons))
+        log.warning(sentence, path, listed(reasons))
 
 
 def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> anndata.AnnData:
     """Return AnnData with unique names, and with no column that anndata would not write again."""
     import anndata
 
-    for frame, original in ((obs, "cell_name"), (var, "gene_name")):
+    for frame, item in ((obs, "cell"), (var, "gene")):
         frame.drop(columns="_index", errors="ignore", inplace=True)
         nullable = frame.columns[frame.dtypes == "string"]
         frame[nullable] = frame[nullable].astype(object)
         names = frame.index.astype(str).rename(None)
-        if not names.is_unique:
-            frame[original] = names.to_numpy()
-            names = anndata.utils.make_index_unique(names)
+        if not names.is_unique or "" in names:
+            keep_aside(frame, [f"{item}_name"])
+            frame[f"{item}_name"] = names.to_numpy()
+            named = [name or f"{item}_{i}" for i, name in enumerate(names)]
+            names = anndata.utils.make_index_unique(names.__class__(named))
         frame.index = names
     return anndata.AnnData(counts, obs=obs, var=var)
 
 
-# Last, because it names the functions: a format is one line.
+def keep_aside(frame: pd.DataFrame, columns: Iterable[str]) -> dict[str, str]:
+    """Rename columns that are about to be replaced, in place: each gets "_before" at its end.
+
+    Returns
+    -------
+    The new name of each of the columns that is there.
+    """
+    renamed = {}
+    for column in columns:
+        if column in frame:
+            renamed[column] = f"{column}_before"
+            while renamed[column] in frame:
+                renamed[column] += "_before"
+    frame.rename(columns=renamed, inplace=True)
+    return renamed
+
+
+# Last, because it names the functions: a format is one line. The first that recognises a path reads
+# it, so the layouts that are told by fewer names come later.
 FORMATS = (
-    Format("the published layout (.h5 with exprs)", layouts.is_published, layouts.read_published),
-    Format("AnnData (.h5ad)", layouts.is_h5ad, layouts.read_h5ad),
-    Format("a table of text (.csv, .tsv, also .gz)", layouts.is_table, layouts.read_table),
+    Format("the published layout (.h5 with exprs)", published.is_exprs, published.read_exprs),
+    Format("MuData (.h5mu)", h5ad.is_h5mu, h5ad.read_h5mu, ("layer",)),
+    Format("AnnData (.h5ad)", h5ad.is_h5ad, h5ad.read_h5ad, ("layer",)),
+    Format("X and Y (.h5)", published.is_xy, published.read_xy, ("transpose",)),
+    Format("AnnData in a folder (.zarr)", h5ad.is_zarr, h5ad.read_zarr, ("layer",)),
+    Format(
+        "a table of text (.csv, .tsv, also .gz)", text.is_table, text.read_table, ("transpose",)
+    ),
 )

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["cluster", "embed"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
-OF_FILES = ("dataname", "data", "data_dir", "label_key", "out", "overwrite")
+OF_FILES = (
+    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "out", "overwrite"),
+)
 # Keys of obsm and obsp that only some settings give.
 OPTIONAL = ("X_sctag_joint", "X_pca_logs", "sctag_connectivities")
 

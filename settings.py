@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import utils
 from declare import Spec, check_values, setting, specs_of
 
 VARIANTS = ("sctag", "official")
@@ -37,13 +38,25 @@ class Source:
     )
     data: Path | None = _data(
         None,
-        "read this file, an .h5ad, an .h5 of the published layout or a table of text (.csv, .tsv, "
-        "also .gz), instead of --dataname",
-        metavar="FILE",
+        "read this file or folder, whose contents decide what it is, instead of --dataname: .h5ad, "
+        ".h5mu, .h5 (10x, published), .loom, .zarr, .mtx or its folder, .csv or .tsv",
+        metavar="PATH",
         neutral=True,
     )
     data_dir: Path = _data(Path("data"), "where --dataname looks", neutral=True)
-    layer: str | None = _data(None, "layer of an .h5ad that holds the counts, instead of X")
+    layer: str | None = _data(
+        None,
+        "layer that holds the counts, or `raw` for those of raw.X with its genes",
+        shown="X, or the only other place with whole counts",
+    )
+    genome: str | None = _data(
+        None, "genome whose genes are read, of a 10x .h5 with several", shown="the only one"
+    )
+    transpose: bool | None = _data(
+        None,
+        "whether rows are genes in a table of text, an .mtx or a plain X",
+        shown="guessed from the names",
+    )
     label_key: str | None = _data(
         None,
         "column of obs with the true labels, for the scores only; one that you name must be there",
@@ -305,10 +318,7 @@ class Settings(Training, Initialisation, Objective, Architecture, Preparation, R
     @property
     def name(self) -> str:
         """What the data are called in the results: `dataname`, or the file's own name."""
-        if self.data is None:
-            return self.dataname
-        is_published = self.data.name == "data.h5"
-        return self.data.resolve().parent.name if is_published else self.data.stem
+        return self.dataname if self.data is None else utils.data_name(self.data)
 
     @property
     def out_dir(self) -> Path:

@@ -195,8 +195,26 @@ def start_tensorflow(gpu_option: str | None) -> Device:
     return Device(str(name), max(CACHE_BYTES, int((gpu_memory(visible) or 0) * GPU_SHARE)))
 
 
+def data_name(path: Path) -> str:
+    """Return what the data of a file or folder are called: its name without the ending.
+
+    Data in a file that is called the same wherever it lies have the name of its folder.
+    """
+    if path.name in ("data.h5", "matrix.mtx", "matrix.mtx.gz"):
+        return path.resolve().parent.name
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    return Path(name.removesuffix(".gz")).stem
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    That of a folder is of the names of all files in it, each with its own SHA-256, in order.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = (f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -10,7 +10,7 @@ import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -140,7 +140,7 @@ def _advice(path: Path, error: Exception) -> str:
     return "the cause is not known, see whether another program can read it"
 
 
-def _missing_filter(item: Path | h5py.Dataset | h5py.Group, error: Exception) -> str | None:
+def _missing_filter(item: Any, error: Exception) -> str | None:
     """Name the filters that HDF5 lacks for an item if the error is about one, else return None."""
     if not FILTER_TROUBLE.search(reason(error)):
         return None
@@ -169,7 +169,7 @@ def _missing_filter(item: Path | h5py.Dataset | h5py.Group, error: Exception) ->
     )
 
 
-def attribute(item: h5py.Dataset | h5py.Group, name: str) -> list[str]:
+def attribute(item: Any, name: str) -> list[str]:
     """Return the texts of an attribute: one, several, or none if it is absent or empty."""
     value = item.attrs.get(name)
     if value is None or isinstance(value, h5py.Empty):
@@ -177,7 +177,7 @@ def attribute(item: h5py.Dataset | h5py.Group, name: str) -> list[str]:
     return [str(entry) for entry in text(np.atleast_1d(value))]
 
 
-def column(group: h5py.Group, key: str) -> np.ndarray | pd.api.extensions.ExtensionArray:
+def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArray:
     """Return a column of a group, shape (N,) for N rows.
 
     A column with anndata's encoding attributes is read by `anndata.io.read_elem`, others are read
@@ -214,21 +214,26 @@ def column(group: h5py.Group, key: str) -> np.ndarray | pd.api.extensions.Extens
     return values
 
 
-def vector(item: object) -> np.ndarray | pd.Categorical | None:
+def vector(item: Any) -> np.ndarray | pd.Categorical | None:
     """Return a one-dimensional dataset of numbers or text, or a categorical, in memory.
 
     A categorical is a group of `codes` and `categories`, or codes with an attribute that names
     the categories (anndata 0.7). Everything else gives None.
     """
-    if isinstance(item, h5py.Group) and {"codes", "categories"} <= {*item}:
+    if item is not None and not hasattr(item, "dtype") and {"codes", "categories"} <= {*item}:
         return categorical(vector(item["codes"]), vector(item["categories"]))
-    if not isinstance(item, h5py.Dataset) or item.shape is None or item.ndim != 1:
+    if not _is_array(item) or item.ndim != 1:
         return None
     if "categories" in item.attrs:
         return categorical(item[()], vector(item.parent[item.attrs["categories"]]))
     if h5py.check_string_dtype(item.dtype):
         return text(item[()])
     return item[()] if item.dtype.kind in "biuf" else None
+
+
+def _is_array(item: Any) -> bool:
+    """Return whether an item is an array of HDF5 or zarr, not a group and not empty."""
+    return hasattr(item, "dtype") and item.shape is not None
 
 
 def text(values: np.ndarray) -> np.ndarray:
@@ -257,8 +262,8 @@ def categorical(
     return pd.Categorical.from_codes(np.append(positions, -1)[codes], unique)
 
 
-def matrix(item: h5py.Dataset | h5py.Group, where: str) -> csr_matrix | csc_matrix | np.ndarray:
-    """Return a matrix of numbers as it is stored: dense, CSR or CSC.
+def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
+    """Return a matrix of numbers as it is stored in HDF5 or zarr: dense, CSR or CSC.
 
     Parameters
     ----------
@@ -276,13 +281,18 @@ def matrix(item: h5py.Dataset | h5py.Group, where: str) -> csr_matrix | csc_matr
     encoding = attribute(item, "encoding-type")
     if encoding and encoding[0] not in ("array", *SPARSE_ENCODINGS):
         raise InputError(f"{where} has the encoding {encoding[0]!r}, which is not of a matrix")
-    values = _sparse(item, where) if isinstance(item, h5py.Group) else item[()]
+    values = item[()] if hasattr(item, "dtype") else sparse(item, where)
     if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
     return values
 
 
-def _sparse(group: h5py.Group, where: str) -> csr_matrix | csc_matrix:
+def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | csc_matrix:
+    """Return a matrix of its pieces in a group, see `matrix`.
+
+    With `by_genes` it is stored as genes x cells in CSC, whose pieces are those of cells x genes in
+    CSR.
+    """
     encodings = attribute(group, "encoding-type") or [
         f"{name}_matrix"
         for name in attribute(group, "h5sparse_format")  # anndata 0.6
@@ -305,6 +315,8 @@ def _sparse(group: h5py.Group, where: str) -> csr_matrix | csc_matrix:
             f"{where}: {', '.join(wrong)} must be numbers in a row (whole, but for data)"
         )
     shape = np.asarray(numbers.get("shape", shape))
+    if by_genes:
+        shape = shape[::-1]
     data, indices, indptr = (numbers[name] for name in PIECES[:3])
     try:
         values = form((data, indices, indptr), shape=tuple(shape))

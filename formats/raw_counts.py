@@ -66,6 +66,21 @@ def _is_canonical(matrix: Any) -> bool:
     )
 
 
+def may_be_whole(values: np.ndarray) -> bool:
+    """Return whether values of any shape are whole numbers, none of them negative."""
+    if values.dtype.kind in "bu":
+        return True
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return False
+    return not (values < 0).any() and bool((values == np.rint(values)).all())
+
+
+def are_whole(matrix: Any) -> bool:
+    """Return whether a matrix, dense or sparse, holds whole counts, some of them above zero."""
+    values = matrix.data if issparse(matrix) else matrix
+    return may_be_whole(values) and bool(values.any())
+
+
 def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_matrix, str | None]:
     """Refuse values which are not raw counts; round up expected counts if asked to.
 

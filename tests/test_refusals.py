@@ -180,9 +180,9 @@ def test_a_csr_group_whose_pieces_disagree_is_refused(refused, simulated, tmp_pa
 
 
 def test_an_absent_layer_is_refused_with_those_that_are_there(refused, base):
-    message = refused("--data", base.out / "sctag.h5ad", "--layer", "raw")
-    assert "'raw'" in message
-    assert "counts" in message
+    message = refused("--data", base.out / "sctag.h5ad", "--layer", "loops")
+    assert "'loops'" in message
+    assert "from: X, counts, raw" in message
 
 
 @pytest.mark.parametrize("below", ["file", "file/sub", "x" * 300])

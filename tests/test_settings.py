@@ -66,6 +66,7 @@ ACCEPTED = [
     ("maxiter", "0", 0),
     ("seed", "0", 0),
     ("seed", str(2**32 - 1), 2**32 - 1),
+    ("genome", "GRCh38", "GRCh38"),
     ("gpu_option", "-1", "-1"),
     ("gpu_option", "0,1", "0,1"),
 ]
@@ -249,6 +250,7 @@ def test_a_program_gets_what_the_command_gets(variant):
         ({"kl": "p"}, "kl must be one of pq, qp, not 'p'"),
         ({"train_centers": 1}, "train_centers must be True or False, not 1"),
         ({"layer": 3}, "layer must be text, not 3"),
+        ({"transpose": "yes"}, "transpose must be True or False, not 'yes'"),
         ({"variant": "published"}, "variant must be one of sctag, official"),
     ],
 )
@@ -262,6 +264,12 @@ def test_numbers_of_numpy_are_numbers():
     assert (given.hops, given.dropout) == (2, 0.5)
     assert type(given.hops) is int
     assert type(given.dropout) is float
+
+
+def test_whether_to_transpose_is_guessed_unless_it_is_said():
+    assert parse_settings([]).transpose is None
+    assert parse_settings(["--transpose"]).transpose is True
+    assert parse_settings(["--no-transpose"]).transpose is False
 
 
 def test_several_widths():
@@ -338,6 +346,9 @@ def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
         (["--data", "some/Pollen/data.h5"], "Pollen"),
         (["--data", "some/folder/brain.h5ad"], "brain"),
         (["--data", "some/folder/brain.h5"], "brain"),
+        (["--data", "some/brain.csv.gz"], "brain"),
+        (["--data", "some/brain/matrix.mtx.gz"], "brain"),
+        (["--data", "some/brain/"], "brain"),
         (["--data", "some/brain.h5ad", "--dataname", "Young"], "brain"),
     ],
 )
@@ -353,6 +364,13 @@ def test_a_relative_data_h5_is_named_after_its_folder_too(path, tmp_path, monkey
     (folder / "deeper").mkdir(parents=True)
     monkeypatch.chdir(folder)
     assert parse_settings(["--data", path]).name == "here"
+
+
+def test_the_folder_that_the_command_runs_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "brain" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "brain" / "work")
+    assert parse_settings(["--data", "."]).name == "work"
+    assert parse_settings(["--data", ".."]).name == "brain"
 
 
 def test_a_data_h5_one_folder_up_stays_within_results(tmp_path, monkeypatch):

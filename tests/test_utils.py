@@ -70,3 +70,17 @@ def test_the_processor_is_told_as_far_as_known(cpuinfo, expected, tmp_path, monk
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert utils.processor(tmp_path / "cpuinfo") == expected
+
+
+def test_the_checksum_of_a_folder_is_that_of_its_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "one").write_bytes(b"1")
+        (tmp_path / name / "sub" / "two").write_bytes(b"2")
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert utils.sha256(first) == utils.sha256(second) != utils.sha256(first / "sub")
+    (second / "sub" / "two").write_bytes(b"3")
+    assert utils.sha256(first) != utils.sha256(second)
+    (second / "sub" / "two").write_bytes(b"2")
+    (second / "one").rename(second / "ones")
+    assert utils.sha256(first) != utils.sha256(second)

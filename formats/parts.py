@@ -1,0 +1,159 @@
+"""What every format is read into, what a user may choose of a file, and what formats share.
+
+The table of the formats is `readers.FORMATS`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from formats import hdf5
+from utils import InputError
+
+if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
+    import pandas as pd
+    from pandas.api.extensions import ExtensionArray
+
+NAMES_SHOWN = 20
+GZIP = b"\x1f\x8b"
+DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)  # of a compressed file
+
+
+class Choices(NamedTuple):
+    """What a user chooses of a file; None where its contents decide.
+
+    Parameters
+    ----------
+    layer
+        The matrix that holds the counts.
+    genome
+        The genome whose genes are read, where a file has several.
+    transpose
+        Whether the rows of the file are genes.
+    """
+
+    layer: str | None = None
+    genome: str | None = None
+    transpose: bool | None = None
+
+
+class Parts(NamedTuple):
+    """What is read of a file.
+
+    Parameters
+    ----------
+    matrix
+        Shape (N, G), cells x genes: dense, or a sparse matrix of SciPy.
+    obs, var
+        Annotation of the N cells and of the G genes. The attrs["left_out"] of a frame maps each
+        column that could not be read to the reason.
+    notes
+        Sentences on what was decided in reading, for the log.
+    """
+
+    matrix: Any
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Join names for a message, in order, and only the first of very many."""
+    names = sorted(names)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return (", ".join(names[:NAMES_SHOWN]) or "none is there") + more
+
+
+def numbered(item: str, length: int) -> np.ndarray:
+    """Return names for cells or genes that have none: cell_0, cell_1 and so on."""
+    return np.array([f"{item}_{i}" for i in range(length)], dtype=object)
+
+
+def named_frame(names: Iterable[str], **columns: Iterable[Any]) -> pd.DataFrame:
+    """Return annotation with these names and columns, all of the same length."""
+    import pandas as pd
+
+    return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
+
+
+def check_length(where: str, values: np.ndarray | ExtensionArray, length: int, item: str) -> None:
+    """Raise InputError unless there is a value for each cell or gene."""
+    if len(values) != length:
+        raise InputError(
+            f"{where} has {len(values)} entries for the {length} {item}s: write the file again"
+        )
+
+
+def frame(
+    group: Any, keys: Iterable[str], names: np.ndarray | ExtensionArray, item: str, where: str
+) -> pd.DataFrame:
+    """Read the columns `keys` of a group; attrs["left_out"] says why one is not in the frame.
+
+    `names` are those of the rows, each an `item`, and `where` is the group's name in messages.
+    """
+    import pandas as pd
+
+    columns: dict[str, np.ndarray | ExtensionArray] = {}
+    left_out = {}
+    for key in keys:
+        try:
+            values = hdf5.column(group, key)
+        except hdf5.Unreadable as error:
+            left_out[key] = str(error)
+            continue
+        check_length(f"{where}/{key}", values, len(names), item)
+        columns[key] = values
+    table = pd.DataFrame(columns, index=pd.Index(names, dtype=object))
+    table.attrs["left_out"] = left_out
+    return table
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that may be packed by gzip, which its first bytes decide, not its name.
+
+    Raises
+    ------
+    InputError
+        If the packed file turns out to be cut short or damaged while it is read.
+    """
+    with path.open("rb") as file:
+        is_packed = file.read(2) == GZIP
+    try:
+        with gzip.open(path, "rb") if is_packed else path.open("rb") as content:
+            yield content  # type: ignore[misc]
+    except DAMAGE as error:
+        raise InputError(
+            f"{path}: cannot be unpacked ({hdf5.reason(error)}): it is cut short or damaged, copy "
+            "or download it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def opened_text(path: Path) -> Iterator[IO[str]]:
+    """Open a file of text as `opened` does: UTF-8, or UTF-16 as Excel writes it.
+
+    Raises
+    ------
+    InputError
+        If it turns out to be no text, and what `opened` raises.
+    """
+    with opened(path) as file:
+        start = file.peek(2)[:2]  # type: ignore[attr-defined]
+        encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        try:
+            yield io.TextIOWrapper(file, encoding, newline="")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: is not text ({hdf5.reason(error)}): it is damaged, or of another kind "
+                "than its name says"
+            ) from error

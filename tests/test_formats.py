@@ -1,0 +1,153 @@
+"""Files as other programs lay them out: 10x, Matrix Market, loom, X and Y, tables of text."""
+
+import logging
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from test_readers import CELLS, COUNTS, GENES, LABELS, refused
+
+import readers
+from formats import text
+
+SYMBOLS = ["CD3E", "MT-CO1", "ACTB"]
+IDS = ["ENSG00000198851", "ENSG00000198804", "ENSG00000075624"]
+BARCODES = ["AAACCTGAGAAACCAT-1", "AAACCTGAGAAACCGC-1", "AAACCTGAGAAACCTA-1", "AAACCTGAGAAACGAG-1"]
+GENES_AND_OTHERS = ["Gene Expression"] * 3 + ["Antibody Capture", "CRISPR Guide Capture"]
+
+
+@pytest.fixture
+def notes(monkeypatch, caplog):
+    """Give the log lines so far."""
+    monkeypatch.setattr(logging.getLogger("sctag"), "propagate", True)
+    caplog.set_level(logging.INFO, "sctag")
+    return lambda: [record.getMessage().removeprefix("read      ") for record in caplog.records]
+
+
+def check(path, cells=BARCODES, genes=SYMBOLS, counts=COUNTS, **options):
+    """Read a file, compare all that is in it, and return the AnnData."""
+    adata = readers.read(path, **options)
+    np.testing.assert_array_equal(adata.X.toarray(), counts)
+    assert adata.obs_names.tolist() == list(cells)
+    assert adata.var_names.tolist() == list(genes)
+    adata.write_h5ad(path.parent / "again.h5ad")
+    return adata
+
+
+# ---- X and Y
+
+
+@pytest.mark.parametrize("labels", [[2, 1, 2, 0], np.array(["T", "B", "T", "NK"], "S"), None])
+def test_x_and_y(tmp_path, labels):
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["X"] = COUNTS.astype(np.float64)
+        if labels is not None:
+            file["Y"] = labels
+    cells, genes = [f"cell_{i}" for i in range(4)], [f"gene_{i}" for i in range(3)]
+    adata = check(path, cells, genes)
+    if labels is None:
+        assert "cell_type1" not in adata.obs
+    else:
+        expected = LABELS if isinstance(labels, np.ndarray) else ["2", "1", "2", "0"]
+        assert readers.read_labels(adata, "cell_type1").tolist() == expected
+
+
+def test_x_of_genes_by_cells(tmp_path, notes):
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["X"], file["Y"] = COUNTS.T, np.array([[2], [1], [2], [0]])
+    assert readers.read(path).shape == (4, 3)
+    assert notes() == ["the rows of X are genes, as Y labels its 4 columns"]
+    assert readers.read(path, transpose=True).shape == (4, 3)
+    refused(path, "Y has 4 entries for the 3 cells", transpose=False)
+    with h5py.File(path, "r+") as file:
+        del file["Y"]
+        file["Y"] = np.ones((4, 2))
+    refused(path, "Y is not one label for each cell")
+
+
+# ---- tables of text
+
+
+def table(cells, genes, *, by_genes=False):
+    frame = pd.DataFrame(COUNTS, index=cells, columns=genes)
+    return frame.T if by_genes else frame
+
+
+@pytest.mark.parametrize("by_genes", [False, True])
+@pytest.mark.parametrize(
+    ("cells", "genes"),
+    [
+        (BARCODES, SYMBOLS),
+        (BARCODES, ["x", "y", "z"]),
+        (["p", "q", "r", "s"], IDS),
+        (["p", "q", "r", "s"], ["x", "y", "mt-Co1"]),
+        (["s1_AAACCTGAGAAACCAT", "s2_AAACCTGAGAAACCAT", "cell1", "cell2"], ["a", "b", "c"]),
+    ],
+)
+def test_the_names_tell_which_side_is_genes(tmp_path, notes, cells, genes, by_genes):
+    path = tmp_path / "a.csv"
+    table(cells, genes, by_genes=by_genes).to_csv(path)
+    check(path, cells, genes)
+    expected = "genes, guessed from the names: --no-transpose if they are cells"
+    if not by_genes:
+        expected = "cells, guessed from the names: --transpose if they are genes"
+    assert notes() == [f"rows are {expected}"]
+
+
+def test_which_side_of_a_table_is_genes_where_nothing_tells(tmp_path, notes):
+    path = tmp_path / "a.tsv"
+    table(["p", "q", "r", "s"], ["x", "y", "z"]).to_csv(path, sep="\t")
+    assert readers.read(path).shape == (3, 4)
+    assert notes() == ["rows are genes, guessed from the shape: --no-transpose if they are cells"]
+    assert readers.read(path, transpose=False).shape == (4, 3)
+    assert readers.read(path, transpose=True).shape == (3, 4)
+    assert len(notes()) == 1
+    assert text.guess((3, 4), None, None) == (False, "the shape")
+
+
+def test_a_table_as_r_and_excel_write_it(tmp_path):
+    frame = table(BARCODES, SYMBOLS)
+    content = frame.to_csv(sep="\t", quoting=2)
+    path = tmp_path / "a.txt"
+    path.write_text(content.removeprefix('""\t'))  # R's write.table: nothing above the row names
+    check(path)
+    path.write_text(frame.to_csv(sep="\t"), encoding="utf-16")  # Excel's Unicode text
+    check(path)
+    path.write_text(frame.to_csv(sep=";"))
+    check(path)
+    path.write_text("\ufeff" + frame.to_csv(lineterminator="\r\n"), encoding="utf-8")
+    check(path)
+
+
+def test_a_table_in_blocks_with_names_that_repeat_or_look_like_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK", 1)
+    path = tmp_path / "a.csv"
+    genes = ["MT-CO1", "NA", "MT-CO1"]
+    table(["001", "002", "NA", "nan"], genes).to_csv(path)
+    adata = check(path, ["001", "002", "NA", "nan"], ["MT-CO1", "NA", "MT-CO1-1"])
+    assert adata.var["gene_name"].tolist() == genes
+
+
+def test_a_table_without_any_names(tmp_path):
+    path = tmp_path / "a.csv"
+    np.savetxt(path, COUNTS, fmt="%d", delimiter=",")
+    cells, genes = [f"cell_{i}" for i in range(4)], [f"gene_{i}" for i in range(3)]
+    check(path, cells, genes, transpose=False)
+
+
+def test_tables_that_cannot_be_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",g0,g1,g2\na,1\n")
+    refused(path, "its first row has 4 names, and its other rows have 1 numbers")
+    path.write_text(",g0,g1\n")
+    refused(path, "is not a table that can be read")
+    path.write_text("\n\n")
+    refused(path, "is not a table that can be read")
+
+
+def test_a_table_of_the_older_tests_is_not_turned(tmp_path):
+    table(CELLS, GENES).to_csv(tmp_path / "a.csv")
+    check(tmp_path / "a.csv", CELLS, GENES)
