@@ -61,12 +61,25 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
             problem = f"{path}: the column {label_key!r} of obs cannot be read ({reason})"
         raise InputError(f"{problem}: name the column of the true labels with --label_key{advice}")
     labels = "no labels"
-    if cell_types is not None:
+    if cell_types is not None and cell_types.notna().any():
         labels = f"{cell_types.nunique()} cell types in {label_key!r}"
         if cell_types.isna().any():
             labels += f" ({cell_types.isna().sum()} cells have none)"
     log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
+    _keep_own_columns(adata)
     return adata, cell_types, path
+
+
+def _keep_own_columns(adata: ad.AnnData) -> None:
+    """Rename, in place, the columns that the run is going to replace, and log what they became."""
+    import readers
+
+    renamed = []
+    for axis, frame in (("obs", adata.obs), ("var", adata.var)):
+        names = readers.keep_aside(frame, results.COLUMNS[axis])
+        renamed += [f"{axis}[{old!r}] as {new!r}" for old, new in names.items()]
+    if renamed:
+        log.info("columns   the file's own are kept beside the run's: %s", ", ".join(renamed))
 
 
 def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +34,14 @@ ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was e
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
 # Of a run of any kind.
 FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
+# Columns that a run's AnnData has of its own, whatever the file has under these names.
+COLUMNS = {
+    "obs": ("sctag", "size_factor"),
+    "var": (
+        *("highly_variable", "highly_variable_rank", "means", "variances", "variances_norm"),
+        *("residual_variances", "dispersions", "dispersions_norm", "mean", "std", "log_gene"),
+    ),
+}
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     "tensorflow",
@@ -289,5 +298,8 @@ def write_run(
     annotate(adata, fitted.labels, trained, settings=settings, scores=scores)
     history = pd.DataFrame(trained.history)
     history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
-    adata.write_h5ad(staging / DATA, compression="gzip")
+    with warnings.catch_warnings():
+        # a user's column may have a slash in its name; a later anndata will refuse it, not this one
+        warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
+        adata.write_h5ad(staging / DATA, compression="gzip")
     trained.network.save(staging)

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from test_readers import COUNTS, GENES, LABELS, annotated, check_content, refused
+from test_readers import CELLS, COUNTS, GENES, LABELS, annotated, check_content, refused
 
+import pipeline
 import readers
+import results
 from formats import h5ad as formats_h5ad
+from settings import Settings
 
 LOGS = np.log1p(COUNTS).astype(np.float32)
 
@@ -188,3 +191,61 @@ def test_zarr_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "zarr.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "zarr", None)
     refused(tmp_path, "pip install zarr, or write the data as an .h5ad")
+
+
+# ---- names and columns
+
+
+def test_labels_that_are_the_text_nan_are_missing():
+    adata = annotated()
+    adata.obs["cell_type1"] = ["nan"] * 4
+    assert readers.read_labels(adata, "cell_type1").tolist() == [None] * 4
+    adata.obs["cell_type1"] = pd.Categorical(["T", "nan", "NaN", "<NA>"])
+    assert readers.read_labels(adata, "cell_type1").tolist() == ["T", None, None, None]
+
+
+def test_empty_and_repeated_names(path):
+    adata = annotated()
+    adata.var.index = ["", "g", "g"]
+    adata.obs["cell_name"] = ["a", "b", "c", "d"]
+    adata.obs.index = ["", "", "x", "x"]
+    adata.write_h5ad(path)
+    adata = readers.read(path)
+    assert adata.var_names.tolist() == ["gene_0", "g", "g-1"]
+    assert adata.var["gene_name"].tolist() == ["", "g", "g"]
+    assert adata.obs_names.tolist() == ["cell_0", "cell_1", "x", "x-1"]
+    assert adata.obs["cell_name_before"].tolist() == ["a", "b", "c", "d"]
+
+
+def test_an_index_called_index(path):
+    adata = annotated()
+    adata.obs.index.name, adata.var.index.name = "_index", "index"
+    adata.write_h5ad(path)
+    check_content(readers.read(path))
+
+
+def test_columns_that_the_run_replaces_are_kept_and_named(path, lines):
+    adata = annotated()
+    adata.obs["sctag"], adata.obs["sctag_before"], adata.obs["mine"] = LABELS, CELLS, CELLS
+    adata.var["highly_variable"] = [True, False, True]
+    adata.write_h5ad(path)
+    adata, labels, _ = pipeline.read(Settings(data=path, label_key="sctag"))
+    assert labels.tolist() == LABELS
+    expected = {"cell_type1", "sctag_before_before", "sctag_before", "mine"}
+    assert {*adata.obs} == expected
+    assert adata.obs["sctag_before_before"].tolist() == LABELS
+    assert list(adata.var) == ["highly_variable_before"]
+    (line,) = [line for line in lines() if line.startswith("columns")]
+    for words in ("obs['sctag'] as 'sctag_before_before'", "var['highly_variable'] as 'highly_var"):
+        assert words in line
+
+
+@pytest.mark.parametrize("method", ["pearson", "seurat", "seurat_v3", "cell_ranger"])
+def test_all_columns_that_a_run_makes_are_listed(method):
+    import conftest
+
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(rng.poisson(rng.gamma(1.0, 1.0, 300), (200, 300)).astype(np.float32))
+    prepared = conftest.prepared(adata, gene_selection=method, highly_genes=50, log_genes=100)
+    assert {*prepared.obs, "sctag"} <= {*results.COLUMNS["obs"]}
+    assert {*prepared.var, *prepared.raw.var} <= {*results.COLUMNS["var"]}
