@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from formats import h5ad, hdf5, published, raw_counts, text
+from formats import h5ad, hdf5, published, raw_counts, tenx, text
 from formats.parts import Choices, Parts, listed
 from utils import InputError
 
@@ -256,6 +256,7 @@ def keep_aside(frame: pd.DataFrame, columns: Iterable[str]) -> dict[str, str]:
 # it, so the layouts that are told by fewer names come later.
 FORMATS = (
     Format("the published layout (.h5 with exprs)", published.is_exprs, published.read_exprs),
+    Format("10x Cell Ranger (.h5)", tenx.is_tenx, tenx.read_tenx, ("genome",)),
     Format("MuData (.h5mu)", h5ad.is_h5mu, h5ad.read_h5mu, ("layer",)),
     Format("AnnData (.h5ad)", h5ad.is_h5ad, h5ad.read_h5ad, ("layer",)),
     Format("X and Y (.h5)", published.is_xy, published.read_xy, ("transpose",)),

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from test_readers import CELLS, COUNTS, GENES, LABELS, refused
 
 import readers
@@ -33,6 +34,113 @@ def check(path, cells=BARCODES, genes=SYMBOLS, counts=COUNTS, **options):
     assert adata.var_names.tolist() == list(genes)
     adata.write_h5ad(path.parent / "again.h5ad")
     return adata
+
+
+# ---- 10x .h5
+
+
+def write_pieces(group, counts):
+    """The counts, cells x genes, as Cell Ranger stores them: genes x cells in CSC."""
+    matrix = sp.csc_matrix(counts.T)
+    group["data"] = matrix.data.astype(np.int32)
+    group["indices"], group["indptr"] = matrix.indices.astype(np.int64), matrix.indptr
+    group["shape"] = np.array(matrix.shape, np.int32)
+    group["barcodes"] = np.array(BARCODES, "S18")
+
+
+def write_v2(path, *genomes):
+    with h5py.File(path, "w") as file:
+        for i, genome in enumerate(genomes):
+            group = file.create_group(genome)
+            write_pieces(group, COUNTS * (i + 1))
+            group["genes"], group["gene_names"] = np.array(IDS, "S"), np.array(SYMBOLS, "S")
+    return path
+
+
+def write_v3(
+    path, counts=COUNTS, names=SYMBOLS, types=GENES_AND_OTHERS[:3], genomes=("GRCh38",) * 3
+):
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        write_pieces(group, counts)
+        ids = [*IDS, "CD4_TotalSeqB", "guide1"][: len(names)]
+        columns = {"id": ids, "name": names, "feature_type": types, "genome": genomes}
+        for key, values in columns.items():
+            if values is not None:
+                group[f"features/{key}"] = np.array(values, "S")
+        group["features/_all_tag_keys"] = np.array(["genome"], "S")
+    return path
+
+
+def test_tenx_v2(tmp_path):
+    adata = check(write_v2(tmp_path / "v2.h5", "GRCh38"))
+    assert adata.var["gene_ids"].tolist() == IDS
+    check(tmp_path / "v2.h5", genome="GRCh38")
+    refused(tmp_path / "v2.h5", "no genome 'mm10', choose --genome from: GRCh38", genome="mm10")
+
+
+def test_tenx_v2_with_several_genomes(tmp_path):
+    path = write_v2(tmp_path / "v2.h5", "hg19", "mm10")
+    refused(path, "has the genes of 2 genomes, hg19, mm10: choose one with --genome$")
+    check(path, genome="mm10", counts=2 * COUNTS)
+
+
+@pytest.mark.parametrize(
+    "absent", [[], ["feature_type"], ["genome"], ["feature_type", "genome", "id"]]
+)
+def test_tenx_v3(tmp_path, absent):
+    path = write_v3(tmp_path / "v3.h5")
+    with h5py.File(path, "r+") as file:
+        for key in absent:
+            del file["matrix/features"][key]
+    adata = check(path)
+    kept = {"id": "gene_ids", "feature_type": "feature_types", "genome": "genome"}
+    assert list(adata.var) == [title for key, title in kept.items() if key not in absent]
+
+
+def test_tenx_v3_with_antibodies_and_guides(tmp_path, notes):
+    counts = np.hstack([COUNTS, np.full((4, 2), 1000)])
+    genomes = ["GRCh38"] * 3 + ["", ""]
+    names = [*SYMBOLS, "CD4", "guide1"]
+    check(write_v3(tmp_path / "v3.h5", counts, names, GENES_AND_OTHERS, genomes))
+    expected = "1 of Antibody Capture, 1 of CRISPR Guide Capture"
+    assert notes() == [f"features that are not genes are left out: {expected}"]
+    write_v3(tmp_path / "v3.h5", types=["Antibody Capture"] * 2 + ["Peaks"])
+    refused(
+        tmp_path / "v3.h5", "no features of the type 'Gene Expression', only Antibody Capt.*Peaks"
+    )
+
+
+def test_tenx_v3_with_several_genomes(tmp_path):
+    path = write_v3(tmp_path / "v3.h5", genomes=["hg19", "mm10", "hg19"])
+    refused(path, "2 genomes, hg19, mm10: choose one with --genome$")
+    check(path, genes=["CD3E", "ACTB"], counts=COUNTS[:, [0, 2]], genome="hg19")
+
+
+def test_tenx_repeated_symbols_keep_their_ids(tmp_path):
+    path = write_v3(tmp_path / "v3.h5", names=["TBCE", "ACTB", "TBCE"])
+    adata = check(path, genes=["TBCE", "ACTB", "TBCE-1"])
+    assert adata.var["gene_name"].tolist() == ["TBCE", "ACTB", "TBCE"]
+    assert adata.var["gene_ids"].tolist() == IDS
+
+
+def test_tenx_that_disagrees_with_itself(tmp_path):
+    path = write_v3(tmp_path / "v3.h5")
+    refused(path, "is 10x Cell Ranger .*--layer counts is for .*AnnData", layer="counts")
+    refused(path, "--no-transpose is for .*a table of text", transpose=False)
+    table(BARCODES, SYMBOLS).to_csv(tmp_path / "a.csv")
+    refused(tmp_path / "a.csv", "--genome hg19 is for 10x Cell Ranger", genome="hg19")
+    with h5py.File(path, "r+") as file:
+        del file["matrix/barcodes"]
+        file["matrix/barcodes"] = np.array(BARCODES[:3], "S")
+        file["matrix/indices"][0] = 3
+    refused(path, r"do not make a CSR matrix of shape \[4, 3\], cells x genes")
+    with h5py.File(path, "r+") as file:
+        file["matrix/indices"][0] = 1
+    refused(path, "matrix/barcodes has 3 entries for the 4 cells")
+    with h5py.File(path, "r+") as file:
+        del file["matrix/features/name"]
+    refused(path, "matrix/features/name is not a list of names")
 
 
 # ---- X and Y
