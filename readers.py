@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from formats import h5ad, hdf5, published, raw_counts, tenx, text
+from formats import h5ad, hdf5, mtx, published, raw_counts, tenx, text
 from formats.parts import Choices, Parts, listed
 from utils import InputError
 
@@ -261,6 +261,7 @@ FORMATS = (
     Format("AnnData (.h5ad)", h5ad.is_h5ad, h5ad.read_h5ad, ("layer",)),
     Format("X and Y (.h5)", published.is_xy, published.read_xy, ("transpose",)),
     Format("AnnData in a folder (.zarr)", h5ad.is_zarr, h5ad.read_zarr, ("layer",)),
+    Format("Matrix Market (.mtx, or its folder)", mtx.is_mtx, mtx.read_mtx, ("transpose",)),
     Format(
         "a table of text (.csv, .tsv, also .gz)", text.is_table, text.read_table, ("transpose",)
     ),

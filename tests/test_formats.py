@@ -1,11 +1,13 @@
 """Files as other programs lay them out: 10x, Matrix Market, loom, X and Y, tables of text."""
 
+import gzip
 import logging
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import scipy.sparse as sp
 from test_readers import CELLS, COUNTS, GENES, LABELS, refused
 
@@ -141,6 +143,124 @@ def test_tenx_that_disagrees_with_itself(tmp_path):
     with h5py.File(path, "r+") as file:
         del file["matrix/features/name"]
     refused(path, "matrix/features/name is not a list of names")
+
+
+# ---- Matrix Market
+
+
+def write_names(path, rows):
+    content = "".join("\t".join(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_mtx(folder, *, prefix="", version=3, counts=COUNTS, types=None):
+    """A folder as Cell Ranger writes it, with a prefix as GEO has it."""
+    folder.mkdir(exist_ok=True)
+    end = ".gz" if version == 3 else ""
+    path = folder / f"{prefix}matrix.mtx{end}"
+    with gzip.open(path, "wb") if end else path.open("wb") as file:
+        scipy.io.mmwrite(file, sp.coo_matrix(counts.T), field="integer")
+    write_names(folder / f"{prefix}barcodes.tsv{end}", [[name] for name in BARCODES])
+    types = types or ["Gene Expression"] * 3
+    genes = [*zip(IDS, SYMBOLS, types, strict=True)]
+    title = "features" if version == 3 else "genes"
+    write_names(folder / f"{prefix}{title}.tsv{end}", [row[:version] for row in genes])
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("prefix", ["", "GSM123_", "GSM123_sample-1."])
+def test_mtx_folder_and_the_matrix_alone(tmp_path, version, prefix):
+    folder = tmp_path / "sample"
+    path = write_mtx(folder, prefix=prefix, version=version)
+    (folder / "notes.txt").write_text("of mine")
+    for data in (folder, path, tmp_path):
+        adata = check(data)
+        assert adata.var["gene_ids"].tolist() == IDS
+        assert ("feature_types" in adata.var) == (version == 3)
+
+
+def test_mtx_of_several_samples(tmp_path, notes):
+    first = write_mtx(tmp_path, prefix="GSM1_")
+    write_mtx(tmp_path, prefix="GSM2_", counts=2 * COUNTS)
+    refused(
+        tmp_path, "2 matrices: name one of them with --data: GSM1_matrix.mtx.gz, GSM2_matrix.mtx.gz"
+    )
+    check(first)
+    check(tmp_path / "GSM2_matrix.mtx.gz", counts=2 * COUNTS)
+    assert notes() == []
+
+
+def test_mtx_folders_below(tmp_path):
+    write_mtx(tmp_path / "filtered")
+    (tmp_path / "analysis").mkdir()
+    check(tmp_path)
+    write_mtx(tmp_path / "raw")
+    refused(tmp_path, "holds 2 folders with a matrix: name one of them with --data: filtered, raw")
+
+
+def test_mtx_with_antibodies(tmp_path, notes):
+    write_mtx(tmp_path, types=["Gene Expression", "Antibody Capture", "Gene Expression"])
+    check(tmp_path, genes=["CD3E", "ACTB"], counts=COUNTS[:, [0, 2]])
+    assert notes() == ["features that are not genes are left out: 1 of Antibody Capture"]
+
+
+def test_mtx_unpacked_beside_the_packed_one(tmp_path):
+    path = write_mtx(tmp_path)
+    (tmp_path / "matrix.mtx").write_bytes(gzip.decompress(path.read_bytes()))
+    check(tmp_path)
+
+
+def test_mtx_whose_rows_are_cells(tmp_path, notes):
+    scipy.io.mmwrite(tmp_path / "cells_x_genes.mtx", sp.coo_matrix(COUNTS))
+    write_names(tmp_path / "cells_x_genes.barcodes.txt", [[name] for name in BARCODES])
+    write_names(tmp_path / "cells_x_genes.genes.txt", [[name] for name in SYMBOLS])
+    check(tmp_path)
+    assert notes() == ["the rows of cells_x_genes.mtx are cells, by the number of names beside it"]
+    refused(tmp_path, r"barcodes\.txt: has 4 names for the 3 cells", transpose=True)
+
+
+def test_mtx_with_headers_in_the_files_of_names(tmp_path):
+    scipy.io.mmwrite(tmp_path / "DGE.mtx", sp.coo_matrix(COUNTS))
+    ids = pd.DataFrame({"gene_id": IDS, "gene_name": SYMBOLS, "genome": "hg38"})
+    ids.to_csv(tmp_path / "all_genes.csv", index=False)
+    cells = pd.DataFrame({"bc_wells": BARCODES, "sample": "s"})
+    cells.to_csv(tmp_path / "cell_metadata.csv", index=False)
+    assert list(check(tmp_path).var) == ["gene_ids"]
+
+
+def test_mtx_without_names(tmp_path, notes):
+    path = tmp_path / "counts.mtx"
+    scipy.io.mmwrite(path, sp.coo_matrix(COUNTS.T))
+    cells, genes = [f"cell_{i}" for i in range(4)], [f"gene_{i}" for i in range(3)]
+    check(path, cells, genes)
+    assert notes() == [
+        "the rows of counts.mtx are taken for genes: --no-transpose if they are cells",
+        "no names of cells are beside counts.mtx: they are numbered",
+        "no names of genes are beside counts.mtx: they are numbered",
+    ]
+    assert readers.read(path, transpose=False).shape == (3, 4)
+    (tmp_path / "counts").write_bytes(path.read_bytes())
+    assert readers.read(tmp_path / "counts").shape == (4, 3)
+    scipy.io.mmwrite(path, COUNTS.T)  # dense
+    check(path, cells, genes)
+
+
+def test_mtx_that_cannot_be_read(tmp_path):
+    path = write_mtx(tmp_path, version=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "is not a matrix that can be read")
+    path.write_text("1 2 3\n")
+    refused(path, "is not a matrix that can be read")
+    path.write_bytes(whole)
+    write_names(tmp_path / "barcodes.tsv", [[name] for name in BARCODES[:2]])
+    with pytest.raises(readers.InputError, match=r"barcodes\.tsv: has 2 names for the 4 cells"):
+        readers.read(path)
+    path = write_mtx(tmp_path / "packed")
+    path.write_bytes(path.read_bytes()[:-20])
+    refused(path, "cannot be unpacked .*cut short or damaged")
+    refused(path, "is Matrix Market .*--genome hg19 is for 10x Cell Ranger", genome="hg19")
 
 
 # ---- X and Y
