@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from formats import h5ad, hdf5, mtx, published, raw_counts, tenx, text
+from formats import h5ad, hdf5, loom, mtx, published, raw_counts, tenx, text
 from formats.parts import Choices, Parts, listed
 from utils import InputError
 
@@ -258,6 +258,7 @@ FORMATS = (
     Format("the published layout (.h5 with exprs)", published.is_exprs, published.read_exprs),
     Format("10x Cell Ranger (.h5)", tenx.is_tenx, tenx.read_tenx, ("genome",)),
     Format("MuData (.h5mu)", h5ad.is_h5mu, h5ad.read_h5mu, ("layer",)),
+    Format("loom (.loom)", loom.is_loom, loom.read_loom, ("layer",)),
     Format("AnnData (.h5ad)", h5ad.is_h5ad, h5ad.read_h5ad, ("layer",)),
     Format("X and Y (.h5)", published.is_xy, published.read_xy, ("transpose",)),
     Format("AnnData in a folder (.zarr)", h5ad.is_zarr, h5ad.read_zarr, ("layer",)),

@@ -263,6 +263,57 @@ def test_mtx_that_cannot_be_read(tmp_path):
     refused(path, "is Matrix Market .*--genome hg19 is for 10x Cell Ranger", genome="hg19")
 
 
+# ---- loom
+
+
+def write_loom(path, **changes):
+    content = {
+        "matrix": COUNTS.T.astype(np.float32),
+        "row_attrs/Gene": np.array(SYMBOLS, "S"),
+        "row_attrs/Accession": np.array(IDS, dtype=h5py.string_dtype()),
+        "col_attrs/CellID": np.array(BARCODES, "S"),
+        "col_attrs/ClusterName": np.array(LABELS, "S"),
+        "layers/spliced": 2 * COUNTS.T,
+    }
+    with h5py.File(path, "w") as file:
+        for key, value in (content | changes).items():
+            if value is not None:
+                file[key] = value
+    return path
+
+
+def test_loom(tmp_path):
+    path = write_loom(tmp_path / "a.loom")
+    adata = check(path)
+    assert adata.var["Accession"].tolist() == IDS
+    assert readers.read_labels(adata, "ClusterName").tolist() == LABELS
+    check(path, counts=2 * COUNTS, layer="spliced")
+    refused(path, "no layer 'counts', choose --layer from: spliced", layer="counts")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, ">f4", ">i8"])
+def test_loom_in_blocks_and_of_any_type(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(readers.loom, "BLOCK", 1)
+    path = write_loom(tmp_path / "a.loom", matrix=COUNTS.T.astype(dtype))
+    check(path)
+
+
+def test_loom_without_names_or_with_other_ones(tmp_path):
+    absent = dict.fromkeys(["row_attrs/Gene", "col_attrs/CellID"])
+    path = write_loom(tmp_path / "a.loom", **absent)
+    check(path, cells=[f"cell_{i}" for i in range(4)], genes=IDS)
+    absent = dict.fromkeys(["row_attrs/Gene", "row_attrs/Accession", "col_attrs/CellID"])
+    named = {"col_attrs/obs_names": np.array(BARCODES, "S")}
+    path = write_loom(tmp_path / "b.loom", **absent, **named)
+    check(path, genes=["gene_0", "gene_1", "gene_2"])
+
+
+def test_loom_that_disagrees_with_itself(tmp_path):
+    path = write_loom(tmp_path / "a.loom", **{"row_attrs/Gene": np.array(SYMBOLS[:2], "S")})
+    refused(path, "row_attrs/Gene has 2 entries for the 3 genes")
+    refused(write_loom(path, matrix=np.ones(3)), "matrix is not a matrix of numbers, genes x cells")
+
+
 # ---- X and Y
 
 
