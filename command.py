@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 import settings
 from declare import Spec
-from settings import RENAMED, VARIANTS, Settings
+from settings import RENAMED, RETIRED, VARIANTS, Settings
 from utils import CommandError
 
 STAGES = ("data", "model", "training", "run")
@@ -122,6 +122,23 @@ def default_text(spec: Spec, run_name: str = "VARIANT") -> str:
     return ", ".join(f"{text} in {variant}" for variant, text in texts.items())
 
 
+class _Retired(argparse.Action):
+    """A flag that is gone: accepted with the value that is all there is now, else refused."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values not in ("auto", RETIRED[self.dest]):
+            parser.error(
+                f"{option_string} {values} is of an earlier version: one network is trained now, "
+                "and a consensus of clusterings is in the place of several; leave it out"
+            )
+
+
 class _Version(argparse.Action):
     """Prints the suite's version, and its commit where it runs from a clone, and exits."""
 
@@ -160,6 +177,8 @@ def build_parser(
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    for name in RETIRED:
+        parser.add_argument(f"--{name}", action=_Retired, help=argparse.SUPPRESS)
     old_names = {new: old for old, new in RENAMED.items()}
     groups: dict[str, Any] = {}
     for name, spec in settings.specs().items():

@@ -21,6 +21,8 @@ VARIANTS = ("sctag", "official")
 LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
 # Names that settings had in earlier versions, and have now; commands and records still accept them.
 RENAMED: dict[str, str] = {}
+# Flags of earlier versions that are gone, and the one value that still says what is done.
+RETIRED = {"restarts": "1", "networks": "1"}
 
 _data = partial(setting, group="data", stage="data")
 _run = partial(setting, group="run", stage="run")

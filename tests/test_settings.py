@@ -222,6 +222,13 @@ def test_an_old_name_still_works_and_is_hidden(monkeypatch):
     assert parse_settings(["--loops", "4", "--hops", "2"]).hops == 2
 
 
+@pytest.mark.parametrize("name", ["restarts", "networks"])
+def test_a_flag_that_is_gone_is_accepted_where_it_says_what_is_done(name, capsys):
+    assert parse_settings([f"--{name}", "1"]) == parse_settings([])
+    assert f"--{name}" not in build_parser().format_help()
+    assert f"--{name} 3 is of an earlier version" in refused(capsys, f"--{name}", "3")
+
+
 # --- Settings of a program ------------------------------------------------------------------------
 
 
