@@ -253,10 +253,13 @@ def annotate(
     """Put a network's outcome into its prepared AnnData under keys that scanpy users expect.
 
     Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
-    components were clustered beside it, obsm["sctag_proba"] (N, C), and in uns["sctag"], as JSON
-    text, the settings, scores and history.
+    components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
+    the settings, scores and history, and in uns["neighbors"] that the network's graph is the one of
+    scanpy's next steps, such as `sc.tl.umap` and `sc.tl.leiden`.
     """
     import pandas as pd
+
+    import views
 
     groups = [str(group) for group in range(trained.q.shape[1])]
     names = [str(label) for label in labels]
@@ -265,6 +268,17 @@ def annotate(
     if trained.points.shape != trained.z.shape:
         adata.obsm["X_sctag_joint"] = trained.points
     adata.obsm["sctag_proba"] = trained.q
+    adata.uns["neighbors"] = {
+        "connectivities_key": views.GRAPH if views.GRAPH in adata.obsp else "connectivities",
+        "distances_key": "distances",  # scanpy's name; there are none
+        "params": {
+            "n_neighbors": settings["k_neighbors"],
+            "method": "umap",  # what scanpy's umap asks of a graph without a warning
+            "metric": "euclidean",
+            "random_state": settings["seed"],
+            "use_rep": "X_sctag",
+        },
+    }
     notes = {"settings": settings, "scores": scores, "history": trained.history}
     adata.uns["sctag"] = adata.uns["sctag"] | {
         name: json.dumps(note) for name, note in notes.items()

@@ -74,7 +74,8 @@ def cluster(
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
     (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"];
     obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
-    var["highly_variable"]; uns["sctag"] (JSON). Those that the settings leave out are removed where
+    var["highly_variable"]; uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps
+    take the network's graph. Those that the settings leave out are removed where
     an earlier call has left them. Cells without counts have no cluster, and NaN.
 
     Raises
@@ -237,3 +238,4 @@ def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:
     highly_variable[genes] = True
     target.var["highly_variable"] = highly_variable
     target.uns["sctag"] = dict(prepared.uns["sctag"])
+    target.uns["neighbors"] = dict(prepared.uns["neighbors"])

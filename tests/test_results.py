@@ -211,6 +211,7 @@ def test_environment_does_not_need_git(monkeypatch, tmp_path):
     assert results.environment()["suite_commit"] is None
 
 
+SETTINGS = {"seed": 1, "k_neighbors": 2, "out": None}
 HISTORY = [
     {"phase": "pretrain", "epoch": 1, "total": 1.25, "kl": 0.0},
     {"phase": "cluster", "epoch": 1, "total": 1.125, "kl": 0.5},
@@ -237,8 +238,7 @@ def annotated():
         q=q,
         history=HISTORY,
     )
-    settings = {"seed": 1, "out": None}
-    results.annotate(adata, labels, trained, settings=settings, scores=None)
+    results.annotate(adata, labels, trained, settings=SETTINGS, scores=None)
     return adata, Fitted(labels, Number(3, "given"), {}, trained)
 
 
@@ -250,14 +250,14 @@ def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
     assert annotated.obsm["X_sctag"].shape == (3, 1)
     assert annotated.obsm["X_sctag_joint"].shape == (3, 3)
     assert annotated.obsm["sctag_proba"].shape == (3, 3)
-    assert json.loads(annotated.uns["sctag"]["settings"]) == {"seed": 1, "out": None}
+    assert json.loads(annotated.uns["sctag"]["settings"]) == SETTINGS
     assert json.loads(annotated.uns["sctag"]["scores"]) is None
     assert json.loads(annotated.uns["sctag"]["median_depth"]) == 7.0
 
 
 def test_tables_hold_a_row_for_each_cell_and_epoch(annotated, tmp_path):
     annotated, fitted = annotated
-    results.write_run(tmp_path, annotated, fitted, settings={}, scores=None)
+    results.write_run(tmp_path, annotated, fitted, settings=SETTINGS, scores=None)
     written = {results.LABELS, results.HISTORY, results.DATA, "model.json"}
     assert set(contents(tmp_path)) == written
     assert (tmp_path / results.LABELS).read_text() == (

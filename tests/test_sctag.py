@@ -123,6 +123,20 @@ def test_the_result_can_be_written_and_clustered_again(clustered, tmp_path):
     pd.testing.assert_series_equal(again.obs["sctag"], clustered.obs["sctag"])
 
 
+def test_scanpys_next_step_takes_the_networks_graph(clustered, by_command):
+    import scanpy as sc
+
+    for result in (clustered, by_command.adata):
+        key = result.uns["neighbors"]["connectivities_key"]
+        assert key == "sctag_connectivities"
+        expected, cells = result.copy(), result.copy()
+        sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False)
+        sc.tl.leiden(
+            expected, flavor="igraph", n_iterations=2, directed=False, adjacency=result.obsp[key]
+        )
+        assert cells.obs["leiden"].tolist() == expected.obs["leiden"].tolist()
+
+
 def test_what_other_settings_left_does_not_stay(clustered):
     assert "X_sctag_joint" in clustered.obsm
     plain = sctag.cluster(clustered, 3, **FLAGS | {"variant": "official"})
