@@ -199,23 +199,26 @@ def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
     return cells
 
 
-def scanpy_usual(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.ndarray:
-    """Return labels (N,) by Leiden at resolution 1 of the graph of `scanpy_cells`."""
+def scanpy_graph(adata: ad.AnnData, *, seed: int) -> Any:
+    """Return the weighted edges of `scanpy_cells`, the part above the diagonal, CSR (N, N)."""
     import scipy.sparse as sp
 
+    return sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
+
+
+def scanpy_usual(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.ndarray:
+    """Return labels (N,) by Leiden at resolution 1 of the graph of `scanpy_cells`."""
     import clustering
 
-    graph = sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
+    graph = scanpy_graph(adata, seed=seed)
     return clustering.leiden(graph, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
 
 
 def scanpy_usual_at_k(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
     """Return labels (N,) by Leiden of the graph of `scanpy_cells` at n_clusters."""
-    import scipy.sparse as sp
-
     import clustering
 
-    graph = sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
+    graph = scanpy_graph(adata, seed=seed)
     return clustering.at_k(graph, n_clusters=n_clusters, seed=seed, partition=clustering.leiden)
 
 

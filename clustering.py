@@ -146,11 +146,6 @@ def at_k(graph: sp.csr_matrix, *, n_clusters: int, seed: int, partition: Partiti
     return best_labels
 
 
-def leiden_at_k(adjacency: sp.csr_matrix, *, n_clusters: int, seed: int) -> np.ndarray:
-    """Return labels (N,) of Leiden of the kNN graph (N, N) at n_clusters; see `at_k`."""
-    return at_k(undirected(adjacency), n_clusters=n_clusters, seed=seed, partition=leiden)
-
-
 # --- Clusters compared ----------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ or a true label.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from settings import Preparation
-
-log = logging.getLogger("sctag")
 
 COMPONENTS, LOGS = "X_pca", "X_pca_logs"  # the views, keys of obsm
 LOG_GENES, LOG_LOADINGS = "log_gene", "X_pca_logs"  # of raw: a column of var, a key of varm
