@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from bench import download
 from bench.download import FetchError, git_blob_id
 from command import Parser
-from settings import LABEL_KEY
+from data_settings import LABEL_KEY
 from utils import CommandError, InputError
 
 PUBLIC = (

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.neighbors import NearestNeighbors
 
-from settings import Preparation
+from data_settings import Preparation
 from utils import InputError
 
 log = logging.getLogger("sctag")

@@ -18,8 +18,9 @@ import numpy as np
 
 import results
 import utils
+from data_settings import LABEL_KEY
 from results import Fitted, Trained
-from settings import LABEL_KEY, Settings
+from settings import Settings
 from utils import InputError, Stopwatch
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 import views
+from data_settings import Preparation
 from formats import raw_counts
 from neighbours import graph_of
-from settings import Preparation
 from utils import InputError
 
 log = logging.getLogger("sctag")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import anndata as ad
     import scipy.sparse as sp
 
-    from settings import Preparation
+    from data_settings import Preparation
 
 COMPONENTS, LOGS = "X_pca", "X_pca_logs"  # the views, keys of obsm
 LOG_GENES, LOG_LOADINGS = "log_gene", "X_pca_logs"  # of raw: a column of var, a key of varm

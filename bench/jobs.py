@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import results
 import utils
 from bench import methods
-from settings import LABEL_KEY, specs
+from data_settings import LABEL_KEY
+from settings import specs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from data_settings import LABEL_KEY
 from formats import hdf5
 from formats.parts import Choices, Parts, check_length, frame, named_frame, numbered
-from settings import LABEL_KEY
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it

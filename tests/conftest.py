@@ -23,7 +23,8 @@ import scipy.sparse as sp
 
 import datasets
 import train
-from settings import Architecture, Preparation
+from data_settings import Preparation
+from settings import Architecture
 
 # Before any test module imports TensorFlow: the CPU gives every machine the same tests.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from conftest import prepared
 
 import preprocess
-from settings import Preparation
+from data_settings import Preparation
 from utils import InputError
 
 
