@@ -50,7 +50,11 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
 
     path = settings.data or readers.locate(settings.dataname, settings.data_dir)
     adata = readers.read(
-        path, layer=settings.layer, genome=settings.genome, transpose=settings.transpose
+        path,
+        layer=settings.layer,
+        genome=settings.genome,
+        transpose=settings.transpose,
+        whole=not settings.no_h5ad,
     )
     label_key = settings.label_key or LABEL_KEY
     cell_types = readers.read_labels(adata, label_key)
@@ -67,20 +71,7 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
         if cell_types.isna().any():
             labels += f" ({cell_types.isna().sum()} cells have none)"
     log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
-    _keep_own_columns(adata)
     return adata, cell_types, path
-
-
-def _keep_own_columns(adata: ad.AnnData) -> None:
-    """Rename, in place, the columns that the run is going to replace, and log what they became."""
-    import readers
-
-    renamed = []
-    for axis, frame in (("obs", adata.obs), ("var", adata.var)):
-        names = readers.keep_aside(frame, results.COLUMNS[axis])
-        renamed += [f"{axis}[{old!r}] as {new!r}" for old, new in names.items()]
-    if renamed:
-        log.info("columns   the file's own are kept beside the run's: %s", ", ".join(renamed))
 
 
 def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:
@@ -272,19 +263,36 @@ def run(
         with stopwatch("read"):
             source = {"path": str(path), "sha256": utils.sha256(path)}
         source |= {"cells": raw.n_obs, "genes": raw.n_vars}
+        whole = None if settings.no_h5ad else _kept_cells(raw, adata)
         del raw
         if number is None:
             number = request_number(adata, cell_types, settings)
         fitted = fit(adata, number, settings, stopwatch)
         metrics = metrics_of(fitted, adata, cell_types)
         with stopwatch("write"):
-            results.write_run(staging, adata, fitted, settings=notes, scores=metrics["scores"])
+            import annotated
+
+            files = {}
+            if fitted.trained is not None:
+                annotated.annotate(adata, fitted, settings=notes, scores=metrics["scores"])
+                if whole is not None:
+                    genes = whole.var_names.get_indexer(adata.raw.var_names)
+                    annotated.complete(adata, whole, np.arange(whole.n_obs), genes)
+                    files = {results.DATA: whole, results.PREPARED: annotated.compact(adata)}
+            results.write_run(staging, adata, fitted, files)
             record = {"settings": notes, "data": source} | results.environment()
             results.write_json(staging / results.SETTINGS, record)
         metrics["seconds"] = stopwatch.total()
         metrics["peak_memory_mb"] = round(utils.peak_memory_mb(), 1)
         results.write_json(staging / results.METRICS, metrics)
     return summarise(metrics, out_dir)
+
+
+def _kept_cells(raw: ad.AnnData, prepared: ad.AnnData) -> ad.AnnData:
+    """Return the cells of the input that were prepared, with all that the input has of them."""
+    if raw.n_obs == prepared.n_obs:
+        return raw
+    return raw[prepared.obs_names].copy()
 
 
 def request_number(adata: ad.AnnData, cell_types: pd.Series | None, settings: Settings) -> Number:

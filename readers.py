@@ -81,6 +81,7 @@ def read(
     layer: str | None = None,
     genome: str | None = None,
     transpose: bool | None = None,
+    whole: bool = False,
 ) -> anndata.AnnData:
     """Read the counts, the names and the annotation of a file, or of a folder of files.
 
@@ -97,6 +98,10 @@ def read(
         The genome whose genes are read, where a file of 10x has several.
     transpose
         Whether the rows of a table or of an .mtx are genes; None if that is to be guessed.
+    whole
+        Whether everything else that the file holds of these cells and genes comes along: layers,
+        obsm, varm, obsp, varp and uns, with X as layers["X_before"] where the counts are in another
+        place. What cannot be read is left out, and named by the log.
 
     Returns
     -------
@@ -112,7 +117,7 @@ def read(
         meaning for it.
     """
     path = Path(path)
-    choices = Choices(layer, genome, transpose)
+    choices = Choices(layer, genome, transpose, whole or None)
     hdf5.register_filters()
     with warnings.catch_warnings():
         # anndata warns of old encodings and of repeated names, both of which are dealt with here
@@ -124,7 +129,7 @@ def read(
         for note in parts.notes:
             log.info("read      %s", note)
         _warn_of_left_out(path, parts)
-        return _annotated(counts, parts.obs, parts.var)
+        return _annotated(counts, parts)
 
 
 def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
@@ -179,7 +184,7 @@ def _format_of(path: Path, choices: Choices) -> Format:
     if form is None:
         raise _unknown_format(path)
     for name, value in choices._asdict().items():
-        if value is not None and name not in form.uses:
+        if name != "whole" and value is not None and name not in form.uses:
             flags = {True: f"--{name}", False: f"--no-{name}"}
             flag = flags.get(value, f"--{name} {value}")
             others = ", ".join(other.name for other in FORMATS if name in other.uses)
@@ -215,12 +220,17 @@ def _warn_of_left_out(path: Path, parts: Parts) -> None:
     if reasons:
         sentence = "warning: %s: columns that cannot be read are left out: %s"
         log.warning(sentence, path, listed(reasons))
+    if parts.left_out:
+        reasons = [f"{place} ({reason})" for place, reason in parts.left_out.items()]
+        log.info("read      not kept in the result: %s", listed(reasons))
 
 
-def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> anndata.AnnData:
+def _annotated(counts: csr_matrix, parts: Parts) -> anndata.AnnData:
     """Return AnnData with unique names, and with no column that anndata would not write again."""
     import anndata
+    import pandas as pd
 
+    obs, var = parts.obs, parts.var
     for frame, item in ((obs, "cell"), (var, "gene")):
         frame.drop(columns="_index", errors="ignore", inplace=True)
         nullable = frame.columns[frame.dtypes == "string"]
@@ -232,7 +242,11 @@ def _annotated(counts: csr_matrix, obs: pd.DataFrame, var: pd.DataFrame) -> annd
             named = [name or f"{item}_{i}" for i, name in enumerate(names)]
             names = anndata.utils.make_index_unique(names.__class__(named))
         frame.index = names
-    return anndata.AnnData(counts, obs=obs, var=var)
+    for part, names in (("obsm", obs.index), ("varm", var.index)):
+        for value in parts.rest.get(part, {}).values():
+            if isinstance(value, pd.DataFrame):
+                value.index = names
+    return anndata.AnnData(counts, obs=obs, var=var, **parts.rest)
 
 
 def keep_aside(frame: pd.DataFrame, columns: Iterable[str]) -> dict[str, str]:

@@ -29,19 +29,12 @@ if TYPE_CHECKING:
     from estimation import Number
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
+PREPARED = "prepared.h5ad"  # the cells as the network reads them
 METRICS, SETTINGS = "metrics.json", "settings.json"
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
 # Of a run of any kind.
-FILES = (LABELS, DATA, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
-# Columns that a run's AnnData has of its own, whatever the file has under these names.
-COLUMNS = {
-    "obs": ("sctag", "size_factor"),
-    "var": (
-        *("highly_variable", "highly_variable_rank", "means", "variances", "variances_norm"),
-        *("residual_variances", "dispersions", "dispersions_norm", "mean", "std", "log_gene"),
-    ),
-}
+FILES = (LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     "tensorflow",
@@ -242,62 +235,17 @@ class Fitted(NamedTuple):
     trained: Trained | None = None
 
 
-def annotate(
-    adata: ad.AnnData,
-    labels: np.ndarray,
-    trained: Trained,
-    *,
-    settings: dict[str, Any],
-    scores: dict | None,
+def write_run(
+    staging: Path, prepared: ad.AnnData, fitted: Fitted, files: dict[str, ad.AnnData]
 ) -> None:
-    """Put a network's outcome into its prepared AnnData under keys that scanpy users expect.
+    """Write what the fit of prepared data has left: labels, and of a network all there is.
 
-    Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
-    components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
-    the settings, scores and history, and in uns["neighbors"] that the network's graph is the one of
-    scanpy's next steps, such as `sc.tl.umap` and `sc.tl.leiden`.
+    `files` are the AnnData to be written, by the names of their files.
     """
     import pandas as pd
 
-    import views
-
-    groups = [str(group) for group in range(trained.q.shape[1])]
-    names = [str(label) for label in labels]
-    adata.obs["sctag"] = pd.Categorical(names, categories=groups)
-    adata.obsm["X_sctag"] = trained.z
-    if trained.points.shape != trained.z.shape:
-        adata.obsm["X_sctag_joint"] = trained.points
-    adata.obsm["sctag_proba"] = trained.q
-    adata.uns["neighbors"] = {
-        "connectivities_key": views.GRAPH if views.GRAPH in adata.obsp else "connectivities",
-        "distances_key": "distances",  # scanpy's name; there are none
-        "params": {
-            "n_neighbors": settings["k_neighbors"],
-            "method": "umap",  # what scanpy's umap asks of a graph without a warning
-            "metric": "euclidean",
-            "random_state": settings["seed"],
-            "use_rep": "X_sctag",
-        },
-    }
-    notes = {"settings": settings, "scores": scores, "history": trained.history}
-    adata.uns["sctag"] = adata.uns["sctag"] | {
-        name: json.dumps(note) for name, note in notes.items()
-    }
-
-
-def write_run(
-    staging: Path,
-    adata: ad.AnnData,
-    fitted: Fitted,
-    *,
-    settings: dict[str, Any],
-    scores: dict | None,
-) -> None:
-    """Write what the fit of prepared data has left: labels, and of a network all there is."""
-    import pandas as pd
-
     trained = fitted.trained
-    labels = pd.DataFrame({"cell": adata.obs_names, "cluster": fitted.labels})
+    labels = pd.DataFrame({"cell": prepared.obs_names, "cluster": fitted.labels})
     if trained is not None:
         labels["probability"] = trained.q.max(axis=1)
     labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
@@ -307,13 +255,12 @@ def write_run(
 
         write_json(staging / ESTIMATE, estimate._asdict())
         estimation.plot(estimate, staging / CURVES)
-    if trained is None:
-        return
-    annotate(adata, fitted.labels, trained, settings=settings, scores=scores)
-    history = pd.DataFrame(trained.history)
-    history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
-    with warnings.catch_warnings():
-        # a user's column may have a slash in its name; a later anndata will refuse it, not this one
-        warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
-        adata.write_h5ad(staging / DATA, compression="gzip")
-    trained.network.save(staging)
+    if trained is not None:
+        history = pd.DataFrame(trained.history)
+        history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
+        trained.network.save(staging)
+    for name, adata in files.items():
+        with warnings.catch_warnings():
+            # a user's key may have a slash in it; a later anndata will refuse that, not this one
+            warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
+            adata.write_h5ad(staging / name, compression="gzip")

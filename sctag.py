@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import annotated
 import command
 import pipeline
 import results
@@ -34,9 +35,8 @@ __all__ = ["cluster", "embed"]
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
     *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "out", "overwrite"),
+    "no_h5ad",
 )
-# Keys of obsm and obsp that only some settings give.
-OPTIONAL = ("X_sctag_joint", "X_pca_logs", "sctag_connectivities")
 
 
 def cluster(
@@ -70,13 +70,14 @@ def cluster(
 
     Returns
     -------
-    The AnnData with all of its cells and genes and, new or replaced, the keys of sctag.h5ad:
+    The AnnData with all of its cells, genes and matrices, and the keys of sctag.h5ad:
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
     (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"];
-    obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
-    var["highly_variable"]; uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps
-    take the network's graph. Those that the settings leave out are removed where
-    an earlier call has left them. Cells without counts have no cluster, and NaN.
+    obsp["connectivities"] and ["sctag_connectivities"] (the network's graph); var["sctag_gene"]
+    and ["sctag_log_gene"]; raw (logarithms of all genes with counts); uns["sctag"] (JSON), and
+    uns["neighbors"], by which scanpy's next steps take the network's graph. What was there under
+    these names is kept with _before at the end, or replaced if an earlier call has left it. Cells
+    without counts have no cluster, and NaN.
 
     Raises
     ------
@@ -97,9 +98,13 @@ def cluster(
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
-    _annotate(prepared, fitted, settings)
+    # with the settings and versions that repeat it
+    notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
+    annotated.annotate(prepared, fitted, settings=notes, scores=None)
+    prepared.uns["sctag"]["environment"] = json.dumps(results.environment())
     target = adata.copy() if copy else adata
-    _transfer(prepared, target)
+    cells, genes = (names.astype(int) for names in (prepared.obs_names, prepared.raw.var_names))
+    annotated.complete(prepared, target, cells.to_numpy(), genes.to_numpy())
     return target
 
 
@@ -132,8 +137,13 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     if not isinstance(run_dir, str | Path):
         raise InputError("the results folder comes first: sctag.embed(folder, adata)")
     folder = Path(run_dir)
-    if not (folder / results.SETTINGS).is_file() or not (folder / results.DATA).is_file():
+    if not (folder / results.SETTINGS).is_file():
         raise InputError(f"{folder} holds no finished run of train.py: name its results folder")
+    if not (folder / results.PREPARED).is_file():
+        raise InputError(
+            f"{folder} lacks {results.PREPARED}, it is a run of an earlier version or with "
+            "--no_h5ad: run it again"
+        )
     record = json.loads((folder / results.SETTINGS).read_text())
     earlier = f"{folder} is a run of an earlier version: run it again to embed cells"
     if not record["settings"].keys() <= specs().keys():
@@ -144,9 +154,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     import preprocess
     import tensors
 
-    reference = anndata.read_h5ad(folder / results.DATA)
-    if "median_depth" not in reference.uns["sctag"] or reference.raw is None:
-        raise InputError(earlier)
+    reference = anndata.read_h5ad(folder / results.PREPARED)
     counts, where = _numbered(adata, layer)
     counts.var_names = anndata.utils.make_index_unique(adata.var_names.astype(str))  # as readers do
     prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
@@ -154,7 +162,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
         network = model.load(folder)
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
-    return _spread(z, prepared.obs_names.astype(int), adata.n_obs)
+    return annotated.spread(z, prepared.obs_names.astype(int), adata.n_obs)
 
 
 @contextlib.contextmanager
@@ -193,49 +201,3 @@ def _numbered(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
     counts.obs_names = np.arange(adata.n_obs).astype(str)
     counts.var_names = np.arange(adata.n_vars).astype(str)
     return counts, "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-
-
-def _spread(values: np.ndarray, positions: np.ndarray, n_cells: int) -> np.ndarray:
-    """Return the rows of an array at their cells' positions among all cells, NaN elsewhere."""
-    whole = np.full((n_cells, values.shape[1]), np.nan, values.dtype)
-    whole[positions] = values
-    return whole
-
-
-def _annotate(prepared: ad.AnnData, fitted: results.Fitted, settings: Settings) -> None:
-    """Put the outcome into the prepared data, with the settings and versions that repeat it."""
-    assert fitted.trained is not None
-    notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
-    results.annotate(prepared, fitted.labels, fitted.trained, settings=notes, scores=None)
-    prepared.uns["sctag"]["environment"] = json.dumps(results.environment())
-
-
-def _transfer(prepared: ad.AnnData, target: ad.AnnData) -> None:
-    """Put the outcome into the AnnData that the prepared data, named by positions, came from."""
-    import pandas as pd
-    import scipy.sparse as sp
-
-    cells = prepared.obs_names.astype(int).to_numpy()
-    genes = prepared.var_names.astype(int).to_numpy()
-    categories = prepared.obs["sctag"].cat.categories
-    codes = np.full(target.n_obs, -1)
-    codes[cells] = prepared.obs["sctag"].cat.codes
-    target.obs["sctag"] = pd.Categorical.from_codes(codes, categories)
-    size_factors = np.full(target.n_obs, np.nan)
-    size_factors[cells] = prepared.obs["size_factor"]
-    target.obs["size_factor"] = size_factors
-    for key in OPTIONAL:
-        target.obsm.pop(key, None)
-        target.obsp.pop(key, None)
-    for key, values in prepared.obsm.items():
-        target.obsm[key] = _spread(np.asarray(values), cells, target.n_obs)
-    shape = (target.n_obs, target.n_obs)
-    for key, values in prepared.obsp.items():
-        graph = values.tocoo()
-        rows, columns = cells[graph.row], cells[graph.col]
-        target.obsp[key] = sp.csr_matrix((graph.data, (rows, columns)), shape=shape)
-    highly_variable = np.zeros(target.n_vars, bool)
-    highly_variable[genes] = True
-    target.var["highly_variable"] = highly_variable
-    target.uns["sctag"] = dict(prepared.uns["sctag"])
-    target.uns["neighbors"] = dict(prepared.uns["neighbors"])

@@ -40,6 +40,14 @@ class Run:
     overwrite: bool = _run(
         False, "replace results that are already there", switch=True, neutral=True
     )
+    no_h5ad: bool = _run(
+        False,
+        "write neither sctag.h5ad nor prepared.h5ad (which new cells need): where labels are all "
+        "that is wanted",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
     quiet: bool = _run(False, "print the last line and warnings only", switch=True, neutral=True)
     gpu_option: str | None = _run(
         None,

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from data_settings import Preparation
 
 COMPONENTS, LOGS = "X_pca", "X_pca_logs"  # the views, keys of obsm
-LOG_GENES, LOG_LOADINGS = "log_gene", "X_pca_logs"  # of raw: a column of var, a key of varm
+LOG_GENES, LOG_MEAN = "log_gene", "log_mean"  # columns of the genes of raw
+LOG_LOADINGS = "X_pca_logs"  # of raw: a key of varm
 GRAPH = "sctag_connectivities"  # of obsp: the graph of the views, where it is not that of one
 MAPS = "sctag_maps"  # of uns: into the space in which that graph's neighbours are sought
 LOG_COMPONENTS, LOG_COMPONENTS_OF_HALF = 50, 30
@@ -46,8 +47,9 @@ def add_log_components(prepared: ad.AnnData, log_genes: np.ndarray, *, seed: int
     Parameters
     ----------
     prepared
-        Prepared data, with the logarithms of all genes in `raw`. There the genes that were used
-        are marked in var["log_gene"], and varm["X_pca_logs"] has their loadings, 0 of the others.
+        Prepared data, with the logarithms of all genes in `raw`. There var["log_gene"] marks the
+        genes that were used, var["log_mean"] has the mean of each, and varm["X_pca_logs"] the
+        loadings, 0 of the others.
     log_genes
         Which of all genes are used, as a mask.
     seed
@@ -58,6 +60,7 @@ def add_log_components(prepared: ad.AnnData, log_genes: np.ndarray, *, seed: int
     pca = PCA(min(LOG_COMPONENTS, *values.shape), random_state=seed)
     prepared.obsm[LOGS] = pca.fit_transform(values)
     raw.var[LOG_GENES] = log_genes
+    raw.var[LOG_MEAN] = np.asarray(raw.X.mean(axis=0)).ravel()
     raw.varm[LOG_LOADINGS] = np.zeros((raw.n_vars, pca.n_components_), np.float32)
     raw.varm[LOG_LOADINGS][log_genes] = pca.components_.T
     prepared.raw = raw
@@ -74,7 +77,7 @@ def log_components_like(logarithms: np.ndarray, reference: ad.AnnData) -> np.nda
         Data of `add_log_components`.
     """
     genes = reference.raw.var[LOG_GENES].to_numpy()
-    mean = np.asarray(reference.raw.X[:, genes].mean(axis=0)).ravel()
+    mean = reference.raw.var[LOG_MEAN].to_numpy()[genes]
     return (logarithms - mean) @ reference.raw.varm[LOG_LOADINGS][genes]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from formats import hdf5, raw_counts
 from formats.parts import Choices, Parts, frame, listed, numbered
+from formats.rest import read_rest
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -38,9 +39,9 @@ def is_h5ad(path: Path) -> bool:
 
 
 def read_h5ad(path: Path, choices: Choices) -> Parts:
-    """Read the counts, obs and var of an .h5ad; the rest may be large, or too new to read."""
+    """Read the counts, obs and var of an .h5ad; the rest, which may be large, if that is chosen."""
     with h5py.File(path, "r") as file:
-        return read_group(file, str(path), choices.layer)
+        return read_group(file, str(path), choices)
 
 
 def is_h5mu(path: Path) -> bool:
@@ -61,7 +62,7 @@ def read_h5mu(path: Path, choices: Choices) -> Parts:
                 f"{path}: none of its modalities is called rna (present: {listed(present)}): "
                 "write the one with the counts of RNA as an .h5ad"
             )
-        parts = read_group(file["mod"][name], f"{path}: mod/{name}", choices.layer)
+        parts = read_group(file["mod"][name], f"{path}: mod/{name}", choices)
     others = listed({*present} - {name})
     note = f"the modality {name} is read; others in the file: {others}"
     return parts._replace(notes=(*((note,) if len(present) > 1 else ()), *parts.notes))
@@ -82,7 +83,7 @@ def read_zarr(path: Path, choices: Choices) -> Parts:
             "zarr, or write the data as an .h5ad"
         ) from error
     try:
-        return read_group(zarr.open_group(path, mode="r"), str(path), choices.layer)
+        return read_group(zarr.open_group(path, mode="r"), str(path), choices)
     except REFUSALS_OF_ZARR as error:
         if isinstance(error, InputError) or not _is_of_zarr(error):
             raise
@@ -102,9 +103,9 @@ def _is_of_zarr(error: Exception) -> bool:
 # ---- a group of HDF5 or zarr
 
 
-def read_group(group: Any, where: str, layer: str | None) -> Parts:
+def read_group(group: Any, where: str, choices: Choices) -> Parts:
     """Read the matrix that holds the counts, with obs and the annotation of the matrix's genes."""
-    place, matrix, notes = _counts(group, where, layer)
+    place, matrix, notes = _counts(group, where, choices.layer)
     obs = _axis_frame(group, where, "obs", "cell", matrix.shape[0])
     var = _axis_frame(group, where, place.var, "gene", matrix.shape[1])
     if matrix.shape != (len(obs), len(var)):
@@ -112,7 +113,8 @@ def read_group(group: Any, where: str, layer: str | None) -> Parts:
             f"{where}: the shape of {place.key}, {matrix.shape}, disagrees with {len(obs)} cells "
             f"in obs and {len(var)} genes in {place.var}: write the file again"
         )
-    return Parts(matrix, obs, var, notes)
+    more = read_rest(group, place.key, matrix, var) if choices.whole else ({}, {})
+    return Parts(matrix, obs, var, notes, *more)
 
 
 class _Place(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,8 +188,27 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     Unreadable
         If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read.
     """
-    import anndata
     import pandas as pd
+
+    values = element(group, key, plain=vector)
+    if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
+        raise Unreadable(NOT_A_COLUMN)
+    if values.ndim != 1 or values.dtype.kind == "V":
+        raise Unreadable(NOT_A_COLUMN)
+    return values
+
+
+def element(group: Any, key: str, *, plain: Callable[[Any], Any] | None = None) -> Any:
+    """Return an element of a group, read by `anndata.io.read_elem`.
+
+    With `plain` that function reads what has no encoding attributes of anndata's, or those of 0.7.
+
+    Raises
+    ------
+    Unreadable
+        If it is absent, or of a kind that anndata or HDF5 cannot read.
+    """
+    import anndata
     from anndata._io.specs.registry import IORegistryError
 
     try:
@@ -197,8 +216,9 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     except REFUSALS as error:
         raise Unreadable(reason(error)) from error
     try:
-        by_anndata = "encoding-type" in item.attrs and "categories" not in item.attrs
-        values = anndata.io.read_elem(item) if by_anndata else vector(item)
+        if plain and ("encoding-type" not in item.attrs or "categories" in item.attrs):
+            return plain(item)
+        return anndata.io.read_elem(item)
     except IORegistryError as error:
         encoding = UNKNOWN_ENCODING.search(reason(error))
         name = " ".join(filter(None, encoding.groups())) if encoding else reason(error)
@@ -207,11 +227,6 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
         ) from error
     except REFUSALS as error:
         raise Unreadable(_missing_filter(item, error) or reason(error)) from error
-    if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
-        raise Unreadable(NOT_A_COLUMN)
-    if values.ndim != 1 or values.dtype.kind == "V":
-        raise Unreadable(NOT_A_COLUMN)
-    return values
 
 
 def vector(item: Any) -> np.ndarray | pd.Categorical | None:

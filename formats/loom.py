@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.sparse import csc_matrix, hstack
 
 from formats import hdf5
 from formats.parts import Choices, Parts, check_length, frame, listed, numbered
+from formats.rest import X_BEFORE
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -45,7 +46,28 @@ def read_loom(path: Path, choices: Choices) -> Parts:
         matrix = _cells_by_genes(file[key], f"{path}: {key}")
         cells, genes = matrix.shape
         obs = _attributes(file, "col_attrs", CELLS, "cell", cells)
-        return Parts(matrix, obs, _attributes(file, "row_attrs", GENES, "gene", genes))
+        var = _attributes(file, "row_attrs", GENES, "gene", genes)
+        parts = Parts(matrix, obs, var)
+        return parts._replace(**_layers(file, key, matrix)) if choices.whole else parts
+
+
+def _layers(file: h5py.File, counts_key: str, counts: csc_matrix) -> dict[str, Any]:
+    """Return the layers as `rest` of the parts, and as `left_out` those that cannot be read.
+
+    A layer that holds the counts stays a layer, and the matrix is kept as `X_BEFORE` then.
+    """
+    layers: dict[str, csc_matrix] = {}
+    left_out = {}
+    keys = {f"layers/{name}": name for name in file.get("layers", ())} | {"matrix": X_BEFORE}
+    for key, name in keys.items():
+        if key == counts_key:
+            layers |= {} if key == "matrix" else {name: counts}
+            continue
+        try:
+            layers[name] = _cells_by_genes(file[key], f"{file.filename}: {key}")
+        except InputError as error:
+            left_out[key] = str(error)
+    return {"rest": {"layers": layers} if layers else {}, "left_out": left_out}
 
 
 def _cells_by_genes(item: h5py.Dataset, where: str) -> csc_matrix:

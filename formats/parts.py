@@ -39,11 +39,14 @@ class Choices(NamedTuple):
         The genome whose genes are read, where a file has several.
     transpose
         Whether the rows of the file are genes.
+    whole
+        Whether all is read that the file holds of the cells; None for what a run needs.
     """
 
     layer: str | None = None
     genome: str | None = None
     transpose: bool | None = None
+    whole: bool | None = None
 
 
 class Parts(NamedTuple):
@@ -58,12 +61,20 @@ class Parts(NamedTuple):
         column that could not be read to the reason.
     notes
         Sentences on what was decided in reading, for the log.
+    rest
+        What else the file holds of these cells and genes, for a result that keeps everything: by
+        the names of the parts of an AnnData ("layers", "obsm", "varm", "obsp", "varp", "uns"), the
+        values by their keys.
+    left_out
+        What of that cannot be read or kept, as "obsm/X_new", and why.
     """
 
     matrix: Any
     obs: pd.DataFrame
     var: pd.DataFrame
     notes: tuple[str, ...] = ()
+    rest: dict[str, dict[str, Any]] = {}  # noqa: RUF012 (it is never changed)
+    left_out: dict[str, str] = {}  # noqa: RUF012
 
 
 def listed(names: Iterable[str]) -> str:

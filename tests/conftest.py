@@ -36,8 +36,8 @@ N_CLUSTERS, N_CELLS, N_GENES = 3, 120, 200
 
 # What a run leaves in its folder.
 FILES = {
-    *("labels.csv", "sctag.h5ad", "history.csv", "metrics.json", "settings.json"),
-    *("model.weights.h5", "model.json"),
+    *("labels.csv", "sctag.h5ad", "prepared.h5ad", "history.csv", "metrics.json"),
+    *("settings.json", "model.weights.h5", "model.json"),
 }
 # A network of no use but of every part, where only the plumbing is looked at.
 TINY = """
@@ -151,6 +151,7 @@ def opened(ran: Ran, out):
         last_line=ran.out.splitlines()[-1],
         labels=pd.read_csv(out / "labels.csv"),
         adata=ad.read_h5ad(out / "sctag.h5ad"),
+        prepared=ad.read_h5ad(out / "prepared.h5ad"),
         history=pd.read_csv(out / "history.csv"),
         metrics=json.loads((out / "metrics.json").read_text()),
         settings=json.loads((out / "settings.json").read_text()),

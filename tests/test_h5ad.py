@@ -10,13 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from test_readers import CELLS, COUNTS, GENES, LABELS, annotated, check_content, refused
+from test_readers import COUNTS, GENES, LABELS, annotated, check_content, refused
 
-import pipeline
 import readers
-import results
 from formats import h5ad as formats_h5ad
-from settings import Settings
 
 LOGS = np.log1p(COUNTS).astype(np.float32)
 
@@ -224,28 +221,79 @@ def test_an_index_called_index(path):
     check_content(readers.read(path))
 
 
-def test_columns_that_the_run_replaces_are_kept_and_named(path, lines):
+def everything(**changes):
+    """An AnnData with something in each of its parts."""
     adata = annotated()
-    adata.obs["sctag"], adata.obs["sctag_before"], adata.obs["mine"] = LABELS, CELLS, CELLS
-    adata.var["highly_variable"] = [True, False, True]
+    n, g = adata.shape
+    adata.obsm["X_mine"] = np.arange(2.0 * n).reshape(n, 2)
+    adata.obsm["frame"] = pd.DataFrame({"a": range(n)}, index=adata.obs_names)
+    adata.varm["loadings"] = np.ones((g, 3))
+    adata.obsp["near"] = sp.identity(n, format="csr")
+    adata.varp["related"] = sp.identity(g, format="csr")
+    adata.layers["spliced"] = adata.X * 2
+    adata.uns["colours"] = {"a": np.array(["red"]), "n": 3}
+    for name, value in changes.items():
+        setattr(adata, name, value)
+    return adata
+
+
+PARTS = ("layers", "obsm", "varm", "obsp", "varp")
+
+
+def test_everything_comes_along_where_it_is_asked_for(path):
+    adata = everything()
     adata.write_h5ad(path)
-    adata, labels, _ = pipeline.read(Settings(data=path, label_key="sctag"))
-    assert labels.tolist() == LABELS
-    expected = {"cell_type1", "sctag_before_before", "sctag_before", "mine"}
-    assert {*adata.obs} == expected
-    assert adata.obs["sctag_before_before"].tolist() == LABELS
-    assert list(adata.var) == ["highly_variable_before"]
-    (line,) = [line for line in lines() if line.startswith("columns")]
-    for words in ("obs['sctag'] as 'sctag_before_before'", "var['highly_variable'] as 'highly_var"):
-        assert words in line
+    whole, plain = readers.read(path, whole=True), readers.read(path)
+    for part in PARTS:
+        assert set(getattr(whole, part)) == set(getattr(adata, part))
+        assert not len(getattr(plain, part))
+    np.testing.assert_array_equal(whole.obsm["X_mine"], adata.obsm["X_mine"])
+    assert whole.obsm["frame"]["a"].tolist() == list(range(adata.n_obs))
+    np.testing.assert_array_equal(dense(whole.layers["spliced"]), dense(adata.layers["spliced"]))
+    assert whole.uns["colours"]["n"] == 3
+    assert not plain.uns
 
 
-@pytest.mark.parametrize("method", ["pearson", "seurat", "seurat_v3", "cell_ranger"])
-def test_all_columns_that_a_run_makes_are_listed(method):
-    import conftest
+def dense(matrix):
+    return matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
 
-    rng = np.random.default_rng(0)
-    adata = ad.AnnData(rng.poisson(rng.gamma(1.0, 1.0, 300), (200, 300)).astype(np.float32))
-    prepared = conftest.prepared(adata, gene_selection=method, highly_genes=50, log_genes=100)
-    assert {*prepared.obs, "sctag"} <= {*results.COLUMNS["obs"]}
-    assert {*prepared.var, *prepared.raw.var} <= {*results.COLUMNS["var"]}
+
+def test_x_is_kept_as_a_layer_where_the_counts_are_in_another(path):
+    adata = everything()
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(dense(adata.X))
+    adata.write_h5ad(path)
+    whole = readers.read(path, layer="counts", whole=True)
+    np.testing.assert_array_equal(dense(whole.X), dense(adata.layers["counts"]))
+    np.testing.assert_array_equal(dense(whole.layers["counts"]), dense(whole.X))
+    np.testing.assert_allclose(dense(whole.layers["X_before"]), dense(adata.X))
+
+
+def test_what_is_of_other_genes_than_the_counts_is_left_out_and_named(path, lines):
+    adata = everything()
+    adata.raw = adata.copy()
+    part = adata[:, :2].copy()
+    part.X = np.log1p(dense(part.X))
+    part.layers.clear()
+    part.write_h5ad(path)
+    whole = readers.read(path, whole=True)
+    assert whole.n_vars == adata.n_vars
+    assert set(whole.obsm) == {"X_mine", "frame"}
+    assert not whole.layers
+    assert not whole.varm
+    (line,) = [line for line in lines() if "not kept in the result" in line]
+    assert "X (its shape is not that of the data)" in line
+    assert "varm/loadings" in line
+
+
+def test_an_element_that_cannot_be_read_is_named_and_the_others_come(path, lines):
+    adata = everything()
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        file["obsm/X_mine"].attrs["encoding-type"] = "of-the-future"
+        file["uns/colours"].attrs["encoding-type"] = "of-the-future"
+    whole = readers.read(path, whole=True)
+    assert set(whole.obsm) == {"frame"}
+    (line,) = [line for line in lines() if "not kept in the result" in line]
+    assert "obsm/X_mine (anndata" in line
+    assert "uns/colours" in line

@@ -180,7 +180,7 @@ def test_a_csr_group_whose_pieces_disagree_is_refused(refused, simulated, tmp_pa
 
 
 def test_an_absent_layer_is_refused_with_those_that_are_there(refused, base):
-    message = refused("--data", base.out / "sctag.h5ad", "--layer", "loops")
+    message = refused("--data", base.out / "prepared.h5ad", "--layer", "loops")
     assert "'loops'" in message
     assert "from: X, counts, raw" in message
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import contents
 
 import results
+from annotated import annotate
 from estimation import Number
 from results import Fitted, Trained
 from utils import InputError
@@ -238,8 +239,9 @@ def annotated():
         q=q,
         history=HISTORY,
     )
-    results.annotate(adata, labels, trained, settings=SETTINGS, scores=None)
-    return adata, Fitted(labels, Number(3, "given"), {}, trained)
+    fitted = Fitted(labels, Number(3, "given"), {}, trained)
+    annotate(adata, fitted, settings=SETTINGS, scores=None)
+    return adata, fitted
 
 
 def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
@@ -257,7 +259,7 @@ def test_annotation_is_under_the_keys_that_scanpy_users_expect(annotated):
 
 def test_tables_hold_a_row_for_each_cell_and_epoch(annotated, tmp_path):
     annotated, fitted = annotated
-    results.write_run(tmp_path, annotated, fitted, settings=SETTINGS, scores=None)
+    results.write_run(tmp_path, annotated, fitted, {results.DATA: annotated})
     written = {results.LABELS, results.HISTORY, results.DATA, "model.json"}
     assert set(contents(tmp_path)) == written
     assert (tmp_path / results.LABELS).read_text() == (

@@ -63,8 +63,9 @@ def test_the_result_is_the_commands(clustered, by_command):
         np.testing.assert_array_equal(clustered.obsm[key], by_command.adata.obsm[key])
     graphs = clustered.obsp["connectivities"], by_command.adata.obsp["connectivities"]
     assert (graphs[0] != graphs[1]).nnz == 0
-    genes = clustered.var_names[clustered.var["highly_variable"]]
-    assert genes.tolist() == by_command.adata.var_names.tolist()
+    genes = clustered.var_names[clustered.var["sctag_gene"]]
+    assert genes.tolist() == by_command.prepared.var_names.tolist()
+    assert (clustered.raw.X != by_command.adata.raw.X).nnz == 0
     notes = {name: json.loads(note) for name, note in clustered.uns["sctag"].items()}
     assert set(notes) == {*by_command.adata.uns["sctag"], "environment"}
     assert notes["settings"]["hidden_dim"] == 16
@@ -113,6 +114,7 @@ def test_cells_without_counts_and_repeated_names(adata, clustered, tmp_path):
     np.testing.assert_array_equal(kept, clustered.obs["sctag"].astype(int))
     np.testing.assert_array_equal(result.obsm["X_sctag"][~is_empty], clustered.obsm["X_sctag"])
     assert np.isnan(result.obsm["X_sctag"][is_empty]).all()
+    assert (np.diff(result.raw.X.indptr) == 0).tolist() == is_empty.tolist()
     neighbours = np.diff(result.obsp["connectivities"].indptr)
     assert (neighbours == 0).tolist() == is_empty.tolist()
 
@@ -135,6 +137,26 @@ def test_scanpys_next_step_takes_the_networks_graph(clustered, by_command):
             expected, flavor="igraph", n_iterations=2, directed=False, adjacency=result.obsp[key]
         )
         assert cells.obs["leiden"].tolist() == expected.obs["leiden"].tolist()
+
+
+def test_what_a_notebook_has_under_these_names_is_kept(adata, clustered):
+    own = adata.copy()
+    own.obs["sctag"] = own.obs["batch"]
+    own.obsm["X_pca"] = np.arange(240.0).reshape(120, 2)
+    own.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {}}
+    own.obsp["connectivities"] = sp.identity(120, format="csr")
+    own.uns["log1p"] = {"base": 2}
+    result = sctag.cluster(own, 3, **FLAGS)
+    pd.testing.assert_series_equal(result.obs["sctag"], clustered.obs["sctag"])
+    assert result.obs["sctag_before"].tolist() == own.obs["batch"].tolist()
+    np.testing.assert_array_equal(result.obsm["X_pca_before"], own.obsm["X_pca"])
+    assert result.obsp["connectivities_before"].nnz == 120
+    before = result.uns["neighbors_before"]
+    assert before["connectivities_key"] == "connectivities_before"
+    assert "log1p" not in result.uns  # raw has natural logarithms
+    again = sctag.cluster(result, 3, **FLAGS)
+    assert set(again.obsm) == set(result.obsm)
+    assert own.uns["neighbors"]["connectivities_key"] == "connectivities"
 
 
 def test_what_other_settings_left_does_not_stay(clustered):

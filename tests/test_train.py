@@ -96,7 +96,7 @@ def test_labels_csv(real):
 
 def test_sctag_h5ad_has_the_keys_that_scanpy_users_know(real, request):
     adata = real.adata
-    assert adata.shape == (700, 500)
+    assert adata.shape == (700, 765)
     assert adata.obs["sctag"].astype(int).tolist() == real.labels["cluster"].tolist()
     assert adata.obs["sctag"].cat.categories.tolist() == [str(i) for i in range(10)]
     assert adata.obsm["X_sctag"].shape == (700, 15)
@@ -106,14 +106,18 @@ def test_sctag_h5ad_has_the_keys_that_scanpy_users_know(real, request):
     assert adata.obsp["connectivities"].shape == (700, 700)
     assert np.unique(adata.obsp["connectivities"].data).tolist() == [1.0]
     assert adata.obs["size_factor"].gt(0).all()
-    for value in (adata.X, adata.obsm["X_sctag"], adata.obsm["X_pca"]):
+    for value in (real.prepared.X, adata.obsm["X_sctag"], adata.obsm["X_pca"]):
         assert np.isfinite(value).all()
+    assert adata.var_names[adata.var["sctag_gene"]].tolist() == real.prepared.var_names.tolist()
+    assert adata.raw.shape == (700, 765)
     with h5py.File(request.config.rootpath / "data/pbmc68k_reduced/data.h5") as file:
         pieces = [file[f"exprs/{name}"][:] for name in ("data", "indices", "indptr")]
         genes = file["var_names"].asstr()[:]
         cell_types = file["obs/cell_type1"].asstr()[:]
     raw = pd.DataFrame(sp.csr_matrix(tuple(pieces), shape=(700, 765)).toarray(), columns=genes)
-    np.testing.assert_array_equal(adata.layers["counts"].toarray(), raw[adata.var_names])
+    np.testing.assert_array_equal(adata.X.toarray(), raw[adata.var_names])
+    factors = adata.obs["size_factor"].to_numpy()[:, None]
+    np.testing.assert_allclose(adata.raw.X.toarray(), np.log1p(raw / factors), rtol=1e-4)
     assert adata.obs["cell_type1"].tolist() == cell_types.tolist()
 
 
@@ -176,7 +180,7 @@ def test_the_saved_model_encodes_and_assigns_as_the_run_did(real):
     from tensors import graph_tensors
 
     network = load(real.out)
-    graph = graph_tensors(real.adata, network.architecture)
+    graph = graph_tensors(real.prepared, network.architecture)
     z = network.encode(graph, training=False)
     np.testing.assert_allclose(z, real.adata.obsm["X_sctag"], rtol=1e-4, atol=1e-4)
     joint = real.adata.obsm["X_sctag_joint"]
@@ -239,9 +243,9 @@ def test_official_finds_the_simulated_clusters(official):
 def test_official_rounds_up_what_is_not_whole_with_a_warning(official, simulated):
     assert official.ran.err.count("\n") == 1
     assert re.search(r"^warning: .* are not whole and were rounded up$", official.ran.err)
-    genes = [simulated.genes.tolist().index(gene) for gene in official.adata.var_names]
+    genes = [simulated.genes.tolist().index(gene) for gene in official.prepared.var_names]
     np.testing.assert_array_equal(
-        official.adata.layers["counts"].toarray(), simulated.counts[:, genes]
+        official.prepared.layers["counts"].toarray(), simulated.counts[:, genes]
     )
 
 
@@ -328,7 +332,10 @@ def test_round_counts_lets_sctag_go_on(base, tiny, fractional):
 
 
 def test_its_own_output_is_an_input(base, tiny):
-    other = tiny("--data", base.out / "sctag.h5ad", "--layer", "counts")
+    other = tiny("--data", base.out / "sctag.h5ad")
+    assert_same_clustering(base, other)
+    assert {"X_sctag", "X_pca"} <= set(other.adata.obsm)
+    assert not any(key.endswith("_before") for key in other.adata.obsm)
     assert other.labels["cell"].tolist() == base.labels["cell"].tolist()
 
 
@@ -389,7 +396,7 @@ def test_without_the_clustering_phase_the_initial_clusters_stay(init, tiny, simu
 
 def test_the_squared_error_can_stand_in_for_the_zinb(base, tiny, simulated):
     other = tiny("--data", simulated.path, "--reconstruction", "mse")
-    x = np.asarray(other.adata.X)
+    x = np.asarray(other.prepared.X)
     # At first the mean head is near zero, so the loss is near the mean square of the z-scores.
     first = other.history.zinb[0]
     assert first == pytest.approx(np.mean(x**2), rel=0.1)
@@ -450,7 +457,7 @@ def test_what_is_missing_is_said(awkward):
 
 def test_labels_follow_their_cells_when_empty_ones_go(awkward):
     expected = awkward.expected
-    np.testing.assert_array_equal(awkward.adata.layers["counts"].toarray(), expected.counts)
+    np.testing.assert_array_equal(awkward.prepared.layers["counts"].toarray(), expected.counts)
     kept_types = awkward.adata.obs["cell_type1"].astype(object).fillna("")
     assert kept_types.tolist() == expected.labels.tolist()
     known = expected.labels != ""
@@ -466,7 +473,9 @@ def test_repeated_names_are_made_unique_and_kept(awkward):
 
 
 def test_everything_has_the_size_of_what_was_left(awkward):
-    assert awkward.adata.shape == (36, 40)
+    assert awkward.prepared.shape == (36, 40)
+    assert awkward.adata.shape == (36, 43)
+    assert awkward.adata.raw.shape == (36, 40)
     assert awkward.adata.obsm["X_pca"].shape == (36, 36)
     assert len(awkward.labels) == awkward.metrics["cells"] == 36
     assert sum(awkward.metrics["cluster_sizes"]) == 36

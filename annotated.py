@@ -1,0 +1,226 @@
+"""The AnnData that a run leaves: everything of the input, with the run's keys beside it.
+
+`annotate` puts the outcome into the prepared data, which have some of the cells and genes only;
+`complete` takes it from there to the cells and genes of the input. Letters: N cells, D latent size,
+F features that are clustered, C clusters.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import views
+from readers import keep_aside
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from results import Fitted
+
+log = logging.getLogger("sctag")
+
+# Columns that a run's AnnData has of its own, whatever the input has under these names.
+COLUMNS = {"obs": ("sctag", "size_factor"), "var": ("sctag_gene", "sctag_log_gene")}
+# Keys of a run's own in the other parts; those that only some settings give as well.
+KEYS = {
+    "obsm": ("X_sctag", "X_sctag_joint", "sctag_proba", views.COMPONENTS, views.LOGS),
+    "obsp": ("connectivities", views.GRAPH),
+    "uns": ("sctag", "neighbors", "log1p"),  # log1p says how raw of the input was made
+}
+
+
+def annotate(
+    prepared: ad.AnnData,
+    fitted: Fitted,
+    *,
+    settings: dict[str, Any],
+    scores: dict[str, float] | None,
+) -> None:
+    """Put the outcome of a network into its prepared AnnData under keys that scanpy users expect.
+
+    Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
+    components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
+    the settings, scores and history, and in uns["neighbors"] that the network's graph is the one of
+    scanpy's next steps, such as `sc.tl.umap` and `sc.tl.leiden`.
+    """
+    import pandas as pd
+
+    trained = fitted.trained
+    assert trained is not None
+    groups = [str(group) for group in range(trained.q.shape[1])]
+    names = [str(label) for label in fitted.labels]
+    prepared.obs["sctag"] = pd.Categorical(names, categories=groups)
+    prepared.obsm["X_sctag"] = trained.z
+    if trained.points.shape != trained.z.shape:
+        prepared.obsm["X_sctag_joint"] = trained.points
+    prepared.obsm["sctag_proba"] = trained.q
+    prepared.uns["neighbors"] = {
+        "connectivities_key": views.GRAPH if views.GRAPH in prepared.obsp else "connectivities",
+        "distances_key": "distances",  # scanpy's name; there are none
+        "params": {
+            "n_neighbors": settings["k_neighbors"],
+            "method": "umap",  # what scanpy's umap asks of a graph without a warning
+            "metric": "euclidean",
+            "random_state": settings["seed"],
+            "use_rep": "X_sctag",
+        },
+    }
+    notes = {"settings": settings, "scores": scores, "history": trained.history}
+    prepared.uns["sctag"] = prepared.uns["sctag"] | {
+        name: json.dumps(note) for name, note in notes.items()
+    }
+
+
+def complete(
+    prepared: ad.AnnData, target: ad.AnnData, cells: np.ndarray, genes: np.ndarray
+) -> None:
+    """Put the outcome, in place, into the AnnData that the prepared data were made of.
+
+    What the target has under the run's keys is kept as KEY_before, unless an earlier run has left
+    it. Its X stays; its raw becomes the logarithms of all genes with counts, from which scanpy
+    takes markers and the colours of plots. Cells that the prepared data lack have no cluster, NaN
+    in arrays, no neighbours, and no logarithms.
+
+    Parameters
+    ----------
+    prepared
+        Data with the keys of `preprocess.prepare` and of `annotate`.
+    target
+        The cells and genes of the input, N' x G'.
+    cells, genes
+        Positions of the prepared cells (N,) and of the genes of `prepared.raw` in the target.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that repeat, as those of a notebook may
+        _complete(prepared, target, cells, genes)
+
+
+def _complete(
+    prepared: ad.AnnData, target: ad.AnnData, cells: np.ndarray, genes: np.ndarray
+) -> None:
+    _keep_own(target)
+    size = (target.n_obs, target.n_obs)
+    for name in COLUMNS["obs"]:
+        target.obs[name] = _at(prepared.obs[name], cells, target.n_obs)
+    for key in KEYS["obsm"]:
+        target.obsm.pop(key, None)
+        if key in prepared.obsm:
+            values = np.asarray(prepared.obsm[key])
+            target.obsm[key] = spread(values, cells, target.n_obs)
+    for key in KEYS["obsp"]:
+        target.obsp.pop(key, None)
+        if key in prepared.obsp:
+            target.obsp[key] = _moved(prepared.obsp[key], cells, cells, size)
+    raw = prepared.raw
+    marks = {"sctag_gene": raw.var_names.isin(prepared.var_names)}
+    if views.LOG_GENES in raw.var:
+        marks["sctag_log_gene"] = raw.var[views.LOG_GENES].to_numpy()
+    target.var = target.var.drop(columns=COLUMNS["var"], errors="ignore")
+    for name, mark in marks.items():
+        target.var[name] = np.isin(np.arange(target.n_vars), genes[mark])
+    for key in ("sctag", "neighbors"):
+        target.uns[key] = dict(prepared.uns[key])
+    target.raw = _logarithms(prepared, target, cells, genes)
+
+
+def _keep_own(target: ad.AnnData) -> None:
+    """Rename what the target has of its own under the run's keys, and log what it became."""
+    if "sctag" in target.uns:  # an earlier run's, to be replaced
+        return
+    renamed = []
+    for axis in ("obs", "var"):
+        names = keep_aside(getattr(target, axis), COLUMNS[axis])
+        renamed += [f"{axis}[{old!r}]" for old in names]
+    for part, keys in KEYS.items():
+        values = getattr(target, part)
+        for key in keys:
+            if key not in values:
+                continue
+            new = f"{key}_before"
+            while new in values:
+                new += "_before"
+            values[new] = values.pop(key)
+            renamed.append(f"{part}[{key!r}]")
+    if "neighbors_before" in target.uns:  # scanpy's note on the graph names the key of the graph
+        note = dict(target.uns["neighbors_before"])
+        if note.get("connectivities_key") in KEYS["obsp"]:
+            note["connectivities_key"] += "_before"
+        target.uns["neighbors_before"] = note
+    if renamed:
+        log.info("kept      of the input, with _before at the end: %s", ", ".join(renamed))
+
+
+def spread(values: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
+    """Return the rows of an array at their cells' positions among all cells, NaN elsewhere."""
+    whole = np.full((length, *values.shape[1:]), np.nan, values.dtype)
+    whole[positions] = values
+    return whole
+
+
+def _at(column: Any, positions: np.ndarray, length: int) -> Any:
+    """Return the values of a column at their cells' positions, missing elsewhere."""
+    import pandas as pd
+
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return spread(column.to_numpy(), positions, length)
+    codes = np.full(length, -1)
+    codes[positions] = column.cat.codes
+    return pd.Categorical.from_codes(codes, column.cat.categories)
+
+
+def _moved(matrix: Any, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
+    """Return a sparse matrix whose entries stand at other rows and columns, as CSR."""
+    import scipy.sparse as sp
+
+    entries = matrix.tocoo()
+    places = (rows[entries.row], columns[entries.col])
+    return sp.csr_matrix((entries.data, places), shape=shape)
+
+
+def _logarithms(
+    prepared: ad.AnnData, target: ad.AnnData, cells: np.ndarray, genes: np.ndarray
+) -> ad.AnnData:
+    """Return the logarithms of all genes with counts, of the cells of the target."""
+    import anndata
+
+    matrix = prepared.raw.X
+    if len(cells) < target.n_obs:
+        shape = (target.n_obs, matrix.shape[1])
+        matrix = _moved(matrix, cells, np.arange(matrix.shape[1]), shape)
+    logs = anndata.AnnData(matrix, var=target.var.iloc[genes].copy())
+    logs.obs_names = target.obs_names
+    return logs
+
+
+def compact(prepared: ad.AnnData) -> ad.AnnData:
+    """Return the prepared data as `preprocess.prepare_like` needs them, and no more.
+
+    Without the input's own annotation, and with nothing of raw but which genes counted and what
+    the second view is made of.
+    """
+    import anndata
+    import scipy.sparse as sp
+
+    raw = prepared.raw
+    columns = [name for name in (views.LOG_GENES, views.LOG_MEAN) if name in raw.var]
+    kept = anndata.AnnData(
+        prepared.X,
+        obs=prepared.obs[[*COLUMNS["obs"]]],
+        var=prepared.var[["mean", "std"]],
+        layers={"counts": prepared.layers["counts"]},
+        obsm=dict(prepared.obsm),
+        obsp=dict(prepared.obsp),
+        uns={key: value for key, value in prepared.uns.items() if key != "neighbors"},
+    )
+    kept.raw = anndata.AnnData(
+        sp.csr_matrix(raw.shape, dtype=np.float32),
+        obs=kept.obs[[]],
+        var=raw.var[columns],
+        varm=dict(raw.varm),
+    )
+    return kept

@@ -1,0 +1,112 @@
+"""What a file of AnnData holds beside counts, obs and var: read as far as this anndata can.
+
+A result that keeps everything needs it; a run does not, so whatever cannot be read is left out, by
+name and with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from formats import hdf5
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+X_BEFORE = "X_before"  # the layer that keeps X of a file whose counts are in another place
+# The parts of an AnnData by the axes of their values: cells (0) and genes (1).
+AXES = {"layers": (0, 1), "obsm": (0,), "varm": (1,), "obsp": (0, 0), "varp": (1, 1)}
+
+
+def read_rest(
+    group: Any, counts_key: str, matrix: Any, var: pd.DataFrame
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the parts of a group of AnnData that `Parts.rest` describes, and what was left out.
+
+    Parameters
+    ----------
+    group
+        A group of HDF5 or zarr.
+    counts_key
+        The place of the counts in it, as "X", "layers/counts" or "raw/X". A layer that holds the
+        counts is kept as a layer, and X, where the counts are elsewhere, as `X_BEFORE`.
+    matrix
+        The counts as they were read, shape (N, G).
+    var
+        Annotation of the genes of the counts. What is of X's genes is left out where they are not
+        these.
+    """
+    reader = _Reader(matrix.shape)
+    if counts_key != "X" and "X" in group:
+        reader.take("layers", X_BEFORE, group, "X")
+    if counts_key.startswith("raw") and not _same_genes(group, var):
+        reader.omit_genes()
+    for part in AXES:
+        for key in group.get(part, ()):
+            if counts_key == f"{part}/{key}":
+                reader.rest.setdefault(part, {})[key] = matrix
+            else:
+                reader.take(part, key, group[part], key)
+    for key in group.get("uns", ()):
+        reader.take("uns", key, group["uns"], key)
+    if not counts_key.startswith("raw") and any(key.startswith("raw") for key in group):
+        reader.left_out["raw"] = "the result's own has the logarithms of all genes"
+    return reader.rest, reader.left_out
+
+
+def _same_genes(group: Any, var: pd.DataFrame) -> bool:
+    """Return whether the genes of X are those of the raw counts, in their order."""
+    try:
+        axis = group["var"]
+        names = hdf5.column(axis, (hdf5.attribute(axis, "_index") or ["_index"])[0])
+    except (hdf5.Unreadable, *hdf5.REFUSALS):
+        return False
+    return [*map(str, names)] == [*map(str, var.index)]
+
+
+class _Reader:
+    """Collects what can be read of a group, and the reasons for what cannot."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.rest: dict[str, dict[str, Any]] = {}
+        self.left_out: dict[str, str] = {}
+        self.genes = True
+
+    def omit_genes(self) -> None:
+        """Leave out from now on what has a value for each gene, and what was taken of that."""
+        self.genes = False
+        for key in self.rest.pop("layers", {}):
+            self._omit("layers", key)
+
+    def _omit(
+        self, part: str, key: str, reason: str = "its genes are not those of the counts"
+    ) -> None:
+        name = "X" if key == X_BEFORE else f"{part}/{key}"
+        self.left_out[name] = reason
+
+    def take(self, part: str, key: str, parent: Any, name: str) -> None:
+        """Read one element into a part under a key, or note why not."""
+        axes = AXES.get(part, ())
+        if 1 in axes and not self.genes:
+            self._omit(part, key)
+            return
+        try:
+            value = hdf5.element(parent, name)
+        except hdf5.Unreadable as error:
+            self._omit(part, key, str(error))
+            return
+        lengths = tuple(self.shape[axis] for axis in axes)
+        shape = tuple(getattr(value, "shape", ()))
+        if axes and (shape[: len(axes)] != lengths or len(shape) < 2):
+            self._omit(part, key, "its shape is not that of the data")
+        elif (value := _without_none(value)) is not None:
+            self.rest.setdefault(part, {})[key] = value
+
+
+def _without_none(value: Any) -> Any:
+    """Return a value of uns without what is None, which anndata before 0.12 cannot read again."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_none(item) for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item is not None}
