@@ -60,7 +60,7 @@ def _joined(members: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     """Return the cheapest unions of two clusters."""
     if len(members) < 3:  # one cluster is no clustering
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for first, second in combinations(members, 2):
         sizes = [len(members[first]), len(members[second])]
         apart = members[first].mean(axis=0) - members[second].mean(axis=0)
@@ -74,7 +74,7 @@ def _split(members: dict[int, np.ndarray], seed: int) -> list[dict[str, Any]]:
     """Return the splits of a cluster that lower the sum of squares most."""
     from sklearn.cluster import KMeans
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for code, cells in members.items():
         around = float(((cells - cells.mean(axis=0)) ** 2).sum())
         if len(np.unique(cells, axis=0)) < 2:

@@ -1,8 +1,9 @@
 """The figures of the page as Plotly has them: dictionaries of traces and a layout.
 
-The page's script gives them fonts and theme. A colour "@ink", "@soft" or "@accent" stands for that
-of the theme, light or dark. Plotly reads its texts as HTML of a kind, so names that come from the
-data are escaped here. The map of the cells is drawn by the script itself, from `maps.data`.
+The page's script gives them fonts and theme. A colour "@ink", "@soft" or "@accent", and the scale
+"@scale", stand for those of the theme, light or dark. Plotly reads its texts as HTML of a kind, so names that
+come from the data are escaped here. The map of the cells is drawn by the script itself, from
+`maps.data`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from report import colours, numbers
+from report import numbers
 from report.content import Content
 
 # What history.csv has, and its names for readers.
@@ -71,7 +72,7 @@ def dot_plot(content: Content) -> Figure | None:
         "marker": {
             "size": (DOT * np.sqrt(dots.share.ravel())).round(2).tolist(),
             "color": dots.mean.ravel().round(4).tolist(),
-            "colorscale": [list(stop) for stop in colours.SCALE],
+            "colorscale": "@scale",
             "cmin": 0,
             "cmax": 1,
             "line": {"width": 0},
@@ -123,7 +124,12 @@ def _bands(markers: Sequence[numbers.Marker], n_clusters: int) -> list[dict[str,
     for i, owner in enumerate(dict.fromkeys(owners)):
         rows = [row for row, other in enumerate(owners) if other == owner]
         if i % 2 == 0:
-            corners = {"x0": -0.6, "x1": n_clusters - 0.4, "y0": rows[0] - 0.5, "y1": rows[-1] + 0.5}
+            corners = {
+                "x0": -0.6,
+                "x1": n_clusters - 0.4,
+                "y0": rows[0] - 0.5,
+                "y1": rows[-1] + 0.5,
+            }
             look = {"fillcolor": "@soft", "opacity": 0.1, "line": {"width": 0}, "layer": "below"}
             bands.append({"type": "rect"} | corners | look)
     return bands
@@ -134,7 +140,7 @@ def losses(content: Content) -> list[Figure]:
     figures = []
     phases = list(dict.fromkeys(row["phase"] for row in content.history))
     for column, title in LOSSES.items():
-        if not any(row.get(column) for row in content.history):  # the KL of pretraining alone is 0
+        if not any(row.get(column) for row in content.history):  # without a clustering phase
             continue
         traces, start = [], 0
         for phase in phases:
@@ -148,7 +154,9 @@ def losses(content: Content) -> list[Figure]:
                 | {"name": PHASES.get(phase, phase)}
             )
             start += len(values)
-        figures.append(_small(title, traces, "epoch"))
+        figure = _small(title, traces, "epoch")
+        figure["layout"]["xaxis"]["range"] = [0, start + 1]
+        figures.append(figure)
     return figures
 
 
@@ -196,13 +204,20 @@ def _line(x: Sequence[float], y: Sequence[float], colour: str, *, points: bool =
 
 
 def _small(title: str, traces: list[Figure], x_title: str, y_title: str = "") -> Figure:
-    """Return a small figure, for a row of several."""
+    """Return a small figure, for a row of several; what is drawn upwards is its subtitle."""
     layout = {
-        "height": SMALL,
-        "margin": {"l": 46, "r": 10, "t": 34, "b": 38},
-        "title": {"text": title, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top"},
-        "xaxis": {"title": {"text": x_title, "standoff": 4}},
-        "yaxis": {"title": {"text": y_title, "standoff": 4}, "automargin": True},
+        "height": SMALL if y_title else SMALL - 18,
+        "margin": {"l": 40, "r": 8, "t": 50 if y_title else 32, "b": 40},
+        "title": {
+            "text": title,
+            "subtitle": {"text": y_title},
+            "x": 0,
+            "xref": "container",
+            "y": 0.96,
+            "yanchor": "top",
+        },
+        "xaxis": {"title": {"text": x_title, "standoff": 6}, "nticks": 5},
+        "yaxis": {"nticks": 5},
         "showlegend": False,
     }
     return {"data": traces, "layout": layout}

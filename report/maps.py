@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from report import colours, numbers
 from report.content import Content
 
 POINTS = 50_000  # cells that are drawn as points
+CLUSTER = "Cluster"  # the first entry of the menu
 SIDE = 480  # pixels of a picture's side
 MARGIN = 0.03  # of the coordinates' range, around them
 # Bytes of the page that marker genes may take: as many genes of each cluster, up to
@@ -57,8 +59,13 @@ class Colouring(NamedTuple):
 
 
 def colourings(content: Content) -> list[Colouring]:
-    """Return the entries of the menu: cluster, label, batch, certainty, depth, share, markers."""
-    entries = [Colouring("Cluster", "Cells", content.codes, content.cluster_names)]
+    """Return the entries of the menu: those of `of_cells`, and each top marker."""
+    return of_cells(content) + _of_markers(content)
+
+
+def of_cells(content: Content) -> list[Colouring]:
+    """Return the colourings by cluster, label, batch, certainty, depth, mitochondrial share."""
+    entries = [Colouring(CLUSTER, "Cells", content.codes, content.cluster_names)]
     for name, values in (("Known label", content.labels), ("Batch", content.batches)):
         if values is not None:
             groups, codes = numbers.grouped(values)
@@ -78,7 +85,7 @@ def colourings(content: Content) -> list[Colouring]:
         mito = np.asarray(content.mito, np.float64)
         title = "share of mitochondrial counts"
         entries.append(Colouring("Mitochondrial share", "Cells", mito, title=title, low=0.0))
-    return entries + _of_markers(content)
+    return entries
 
 
 def _of_depth(depth: np.ndarray, name: str) -> Colouring:
@@ -93,14 +100,21 @@ def _of_markers(content: Content) -> list[Colouring]:
     """Return a colouring for each marker gene, as many of each cluster as the page has room for."""
     each_bytes = content.n_cells * 4 / 3 if content.n_cells <= POINTS else PICTURE_BYTES
     room = int(GENE_BYTES / each_bytes) // max(1, len(content.cluster_names))
-    entries = []
-    for marker in numbers.top_markers(content, min(numbers.SHOWN, max(1, room))):
-        assert content.logs is not None
-        values = numbers.gene_values(content.logs, [marker.gene])[:, 0]
-        section = f"Markers of cluster {marker.cluster}"
-        title = f"{marker.shown}, logarithm of the normalised count"
-        entries.append(Colouring(marker.shown, section, values, title=title, low=0.0))
-    return entries
+    markers = numbers.top_markers(content, min(numbers.SHOWN, max(1, room)))
+    if not markers:
+        return []
+    assert content.logs is not None
+    values = numbers.gene_values(content.logs, [marker.gene for marker in markers])
+    return [
+        Colouring(
+            marker.shown,
+            f"Markers of cluster {marker.cluster}",
+            values[:, i],
+            title=f"{marker.shown}, logarithm of the normalised count",
+            low=0.0,
+        )
+        for i, marker in enumerate(markers)
+    ]
 
 
 def packed(values: np.ndarray) -> dict[str, str]:
@@ -135,7 +149,6 @@ def data(content: Content) -> dict[str, Any] | None:
         "cells": content.n_cells,
         "ranges": ranges,
         "missing": colours.MISSING,
-        "scale": [list(stop) for stop in colours.SCALE],
         "entries": [_entry(entry) for entry in entries],
         "marks": _marks(umap, content),
     }
@@ -144,8 +157,8 @@ def data(content: Content) -> dict[str, Any] | None:
         for entry, described in zip(entries, drawn["entries"], strict=True):
             described["picture"] = picture(entry, pixels)
         return drawn
-    for axis, name in enumerate("xy"):
-        drawn[name] = packed(quantised(umap[:, axis], *ranges[axis], bits=16))
+    for axis, (name, (low, high)) in enumerate(zip("xy", ranges, strict=True)):
+        drawn[name] = packed(quantised(umap[:, axis], low, high, bits=16))
     drawn["names"] = [str(name) for name in content.cells]
     certainty = numbers.probabilities(content)
     if certainty is not None:
@@ -160,11 +173,11 @@ def data(content: Content) -> dict[str, Any] | None:
     return drawn
 
 
-def _range(coordinates: np.ndarray) -> list[float]:
+def _range(coordinates: np.ndarray) -> tuple[float, float]:
     """Return the range of an axis, a little wider than that of the coordinates."""
     low, high = float(coordinates.min()), float(coordinates.max())
     margin = MARGIN * (high - low) or 1.0
-    return [low - margin, high + margin]
+    return low - margin, high + margin
 
 
 def _entry(entry: Colouring) -> dict[str, Any]:
@@ -184,16 +197,21 @@ def _entry(entry: Colouring) -> dict[str, Any]:
 
 
 def _marks(umap: np.ndarray, content: Content) -> list[list[Any]]:
-    """Return the middle of each cluster that has cells: x, y (medians), place of its name."""
+    """Return x, y and the place of the name of each cluster that has cells."""
     codes = content.codes
-    present = np.unique(codes[codes >= 0])
-    return [[*np.median(umap[codes == code], axis=0).tolist(), int(code)] for code in present]
+    return [[*middle(umap[codes == c]), int(c)] for c in np.unique(codes[codes >= 0])]
+
+
+def middle(cells: np.ndarray) -> list[float]:
+    """Return the cell, of coordinates (n, 2), that is nearest to the median of all."""
+    distances = ((cells - np.median(cells, axis=0)) ** 2).sum(axis=1)
+    return [float(value) for value in cells[distances.argmin()]]
 
 
 # --- Pictures of many cells -----------------------------------------------------------------------
 
 
-def pixels_of(umap: np.ndarray, ranges: list[list[float]]) -> np.ndarray:
+def pixels_of(umap: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
     """Return the pixel of each cell (N,), counted along the rows from the top left."""
     place = []
     for axis in (0, 1):

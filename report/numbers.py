@@ -58,7 +58,7 @@ def grouped(values: Sequence[Any] | np.ndarray | pd.Series) -> tuple[list[str], 
 
 
 def symbols(markers: pd.DataFrame) -> pd.Series:
-    """Return what the genes of a table of markers are called for readers: symbols, if it has any."""
+    """Return what readers call the genes of a table of markers: symbols, where it has any."""
     if "symbol" not in markers:
         return markers["gene"].astype(str)
     named = markers["symbol"].notna() & (markers["symbol"].astype(str) != "")

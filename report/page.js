@@ -7,10 +7,14 @@
   const hasWebGL = Boolean(document.createElement("canvas").getContext("webgl"));
   const touched = window.matchMedia("(pointer: coarse)").matches;
 
+  const darkness = window.matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => darkness.matches && !document.documentElement.classList.contains("print");
+
   function theme() {
     const style = getComputedStyle(document.documentElement);
     const names = ["ink", "soft", "accent", "rule", "paper", "sans"];
-    return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    const pairs = names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]);
+    return { ...Object.fromEntries(pairs), scale: isDark() ? data.scales.dark : data.scales.light };
   }
 
   // A colour "@ink" of a figure becomes that of the theme.
@@ -20,7 +24,7 @@
       const pairs = Object.entries(value).map(([name, item]) => [name, themed(item, colours, name)]);
       return Object.fromEntries(pairs);
     }
-    const isColour = /color$/.test(key) && typeof value === "string" && value.startsWith("@");
+    const isColour = /color(scale)?$/.test(key) && typeof value === "string" && value.startsWith("@");
     return isColour ? colours[value.slice(1)] : value;
   }
 
@@ -30,6 +34,7 @@
     return { layout: {
       font: { family: colours.sans, size: 12, color: colours.ink },
       title: { font: { size: 13 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.soft, activecolor: colours.ink },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       xaxis: axis, yaxis: axis, hovermode: "closest",
       hoverlabel: { bgcolor: colours.paper, bordercolor: colours.soft, align: "left",
@@ -98,7 +103,7 @@
       ? { tickvals: entry.ticks.map(([value]) => value), ticktext: entry.ticks.map(([, text]) => text) }
       : { nticks: 5 };
     return {
-      colorscale: map.scale, cmin: entry.low, cmax: entry.high > entry.low ? entry.high : entry.low + 1,
+      colorscale: entry.picture ? data.scales.light : theme().scale, cmin: entry.low, cmax: entry.high > entry.low ? entry.high : entry.low + 1,
       showscale: true,
       colorbar: { orientation: "h", thickness: 9, len: narrow() ? 0.9 : 0.5, y: 0, yanchor: "top", ypad: 8,
         outlinewidth: 0, title: { text: escaped(entry.title), side: "top" }, ...ticks },
@@ -157,8 +162,8 @@
             sizey: ys[1] - ys[0], sizing: "stretch", layer: "below" }]
         : [],
     };
-    const buttons = ["select2d", "lasso2d", "autoScale2d"];
-    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons };
+    const buttons = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
+    const config = { responsive: true, displaylogo: false, modeBarButtons: [buttons] };
     return Plotly.react(place, traces(entry), layout, config);
   }
 
@@ -242,7 +247,7 @@
     fillLegend();
   }
   drawAll();
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  darkness.addEventListener("change", drawAll);
   window.addEventListener("beforeprint", () => forPrint(true));
   window.addEventListener("afterprint", () => forPrint(false));
   for (const button of document.querySelectorAll("[data-copy]"))

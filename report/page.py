@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,11 @@ def drawn(content: Content) -> dict[str, Any]:
     }
     if (dot_plot := figures.dot_plot(content)) is not None:
         named["dots"] = dot_plot
-    return {"map": maps.data(content), "figures": named}
+    return {
+        "map": maps.data(content),
+        "figures": named,
+        "scales": {"light": colours.SCALE, "dark": colours.DARK_SCALE},
+    }
 
 
 def number_text(value: Any, column: str = "") -> str:
@@ -127,7 +131,7 @@ def number_text(value: Any, column: str = "") -> str:
     return f"{value:.2g}" if column == "p_adjusted" else f"{value:.3g}"
 
 
-def rows_of(records: list[Mapping[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
+def rows_of(records: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> list[list[str]]:
     """Return the rows of a table as text, in the order of the columns."""
     return [[number_text(record[name], name) for name in columns] for record in records]
 
@@ -139,6 +143,7 @@ def _texts(content: Content) -> dict[str, Any]:
         "methods": words.methods(content),
         "citation": words.CITATION,
         "doi": words.DOI,
+        "medians": words.medians(content),
         "split_sentences": words.split_sentences(content),
         "settings": [[name, setting_text(value)] for name, value in content.settings.items()],
         "surroundings": list(_flat({"data": content.source} | dict(content.environment))),
@@ -227,7 +232,7 @@ def _confusion_table(content: Content) -> dict[str, Any] | None:
     for label, row in zip(labels, counts, strict=True):
         total = max(1, int(row.sum()))
         rows.append((label, int(row.sum()), [(int(n), n / total) for n in row]))
-    return {"rows": rows}
+    return {"rows": rows, "unknown": content.n_cells - int(counts.sum())}
 
 
 def _mixing_table(content: Content) -> list[tuple[str, str, str]] | None:

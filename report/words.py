@@ -123,13 +123,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
+def medians(content: Content) -> str:
+    """Return which columns of the table of clusters are medians: "Probability and depth"."""
+    optional = {
+        "probability": content.proba,
+        content.depth_name: content.depth,
+        "mitochondrial share": content.mito,
+    }
+    text = listed([name for name, values in optional.items() if values is not None])
+    return text[:1].upper() + text[1:]
+
+
 def methods(content: Content) -> str:
     """Return a paragraph for the methods section of a paper, with what the settings decide."""
     settings, metrics = content.settings, content.metrics
     if settings.get("method"):
         return (
-            f"{count(content.n_cells, 'cell')} were clustered by the method {settings['method']} of "
-            f"the scTAG suite (version {content.version}), on the data as it prepares them for "
+            f"{count(content.n_cells, 'cell')} were clustered by the method {settings['method']} "
+            f"of the scTAG suite (version {content.version}), on the data as it prepares them for "
             f"scTAG (seed {settings['seed']}). {_environment(content.environment)}"
         )
     parts = [
@@ -151,19 +162,23 @@ def _preparation(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str
     clip = "" if settings["clip"] is None else f", clipped to ±{settings['clip']:g}"
     views = f"{settings['n_pcs']} principal components of these z-scores"
     if settings["log_genes"]:
-        views += f", and those of the logarithms of the {settings['log_genes']:,} most variable genes"
+        views += (
+            f", and those of the logarithms of the {settings['log_genes']:,} most variable genes"
+        )
     metric = ""
     if settings["neighbour_metric"]:
         metric = ", in units of how far neighbours differ in each direction"
     batches = ""
     if settings.get("batch_key"):
-        batches = f" The components were corrected for batches ({settings['batch_key']}) by Harmony."
+        batches = (
+            f" The components were corrected for batches ({settings['batch_key']}) by Harmony."
+        )
     return (
         f"{filtered}Counts were divided by the size factor of the cell (its depth over the median "
         f"depth) and log-transformed; the {metrics['genes']:,} genes with "
-        f"{GENE_SELECTION[settings['gene_selection']]} were scaled to z-scores{clip}. Each cell was "
-        f"joined to its {settings['k_neighbors']} nearest neighbours (itself among them) by the "
-        f"{views}{metric}.{batches}"
+        f"{GENE_SELECTION[settings['gene_selection']]} were scaled to z-scores{clip}. Each cell "
+        f"was joined to its {settings['k_neighbors']} nearest neighbours (itself among them) by "
+        f"the {views}{metric}.{batches}"
     )
 
 
@@ -173,9 +188,9 @@ def _network(settings: Mapping[str, Any]) -> str:
     counts = RECONSTRUCTION[settings["reconstruction"]].format(target=target)
     return (
         f"Topology-adaptive graph convolutions ({count(settings['hops'], 'hop')}, width "
-        f"{settings['hidden_dim']}) embedded each cell in {settings['latent_dim']} dimensions, from "
-        f"which one decoder reproduced {counts} (weight {settings['w_zinb']:g}) and another the "
-        f"graph (weight {settings['w_adj']:g})."
+        f"{settings['hidden_dim']}) embedded each cell in {settings['latent_dim']} dimensions, "
+        f"from which one decoder reproduced {counts} (weight {settings['w_zinb']:g}) and another "
+        f"the graph (weight {settings['w_adj']:g})."
     )
 
 
