@@ -18,7 +18,7 @@ GROUPS = (
 BLIND_SAFE = 12  # so many of them can be told apart by colour-blind readers
 MISSING = "#9a9ca1"  # of cells without a group
 # From low to high: the lightness falls evenly, so that the scale can be read in greyscale too.
-SCALE = ((0.0, "#b8bcc4"), (0.35, "#e0a458"), (0.7, "#d1495b"), (1.0, "#8f1d5c"))
+SCALE = ((0.0, "#c6cad1"), (0.35, "#e0a458"), (0.7, "#d1495b"), (1.0, "#8f1d5c"))
 
 # The same on dark paper, where the high end must be the light one.
 DARK_SCALE = ((0.0, "#464b54"), (0.35, "#8c4763"), (0.7, "#e0708f"), (1.0, "#ffdcc4"))

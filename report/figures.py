@@ -1,9 +1,9 @@
 """The figures of the page as Plotly has them: dictionaries of traces and a layout.
 
 The page's script gives them fonts and theme. A colour "@ink", "@soft" or "@accent", and the scale
-"@scale", stand for those of the theme, light or dark. Plotly reads its texts as HTML of a kind, so names that
-come from the data are escaped here. The map of the cells is drawn by the script itself, from
-`maps.data`.
+"@scale", stand for those of the theme, light or dark. Plotly reads its texts as HTML of a kind, so
+names that come from the data are escaped here. The map of the cells is drawn by the script itself,
+from `maps.data`.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def dot_plot(content: Content) -> Figure | None:
             "cmin": 0,
             "cmax": 1,
             "line": {"width": 0},
+            "opacity": 1,
             "colorbar": _scale_below("mean, as a share of the gene's highest"),
         },
     }
@@ -210,7 +211,7 @@ def _small(title: str, traces: list[Figure], x_title: str, y_title: str = "") ->
         "margin": {"l": 40, "r": 8, "t": 50 if y_title else 32, "b": 40},
         "title": {
             "text": title,
-            "subtitle": {"text": y_title},
+            "subtitle": {"text": y_title, "font": {"size": 11, "color": "@soft"}},
             "x": 0,
             "xref": "container",
             "y": 0.96,
