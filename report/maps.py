@@ -22,9 +22,9 @@ POINTS = 50_000  # cells that are drawn as points
 CLUSTER = "Cluster"  # the first entry of the menu
 SIDE = 480  # pixels of a picture's side
 MARGIN = 0.03  # of the coordinates' range, around them
-# Bytes of the page that marker genes may take: as many genes of each cluster, up to
-# `numbers.SHOWN`, are in the menu as fit.
-GENE_BYTES = 2_400_000
+# Bytes of the page that marker genes may take, as points and as pictures, so that it stays under
+# 10 MB: as many of the top markers are in the menu as fit.
+GENE_BYTES, GENE_PICTURE_BYTES = 1_800_000, 3_600_000
 PICTURE_BYTES = 60_000  # of a gene's picture in the page, at most about
 STEPS = 24  # colours of a picture of numbers: few, so that it packs well
 
@@ -97,10 +97,16 @@ def _of_depth(depth: np.ndarray, name: str) -> Colouring:
 
 
 def _of_markers(content: Content) -> list[Colouring]:
-    """Return a colouring for each marker gene, as many of each cluster as the page has room for."""
-    each_bytes = content.n_cells * 4 / 3 if content.n_cells <= POINTS else PICTURE_BYTES
-    room = int(GENE_BYTES / each_bytes) // max(1, len(content.cluster_names))
-    markers = numbers.top_markers(content, min(numbers.SHOWN, max(1, room)))
+    """Return a colouring for each marker gene that the page has room for.
+
+    Where there is none for all, every cluster has fewer; where there is none for one each, the last
+    clusters have none.
+    """
+    room = int(GENE_BYTES / (content.n_cells * 4 / 3))
+    if content.n_cells > POINTS:
+        room = GENE_PICTURE_BYTES // PICTURE_BYTES
+    each = min(numbers.SHOWN, max(1, room // len(content.cluster_names)))
+    markers = numbers.top_markers(content, each)[:room]
     if not markers:
         return []
     assert content.logs is not None

@@ -68,6 +68,7 @@ def html(content: Content) -> str:
         policy=policy(scripts),
         scripts=scripts,
         data=data,
+        markers_left_out=left_out(content, data),
         places={
             group: [name for name in data["figures"] if name.startswith(f"{group}-")]
             for group in ("losses", "curves")
@@ -116,6 +117,14 @@ def drawn(content: Content) -> dict[str, Any]:
         "figures": named,
         "scales": {"light": colours.SCALE, "dark": colours.DARK_SCALE},
     }
+
+
+def left_out(content: Content, data: Mapping[str, Any]) -> int:
+    """Return how many of the top markers the menu of the map has no room for."""
+    if data["map"] is None:
+        return 0
+    of_cells = len(maps.of_cells(content))
+    return len(numbers.top_markers(content)) - (len(data["map"]["entries"]) - of_cells)
 
 
 def number_text(value: Any, column: str = "") -> str:

@@ -442,6 +442,9 @@ def test_fewer_genes_are_in_the_menu_where_there_is_no_room(monkeypatch, content
     monkeypatch.setattr(maps, "GENE_BYTES", content.n_cells * 4 / 3 * 7)
     genes = [entry.name for entry in maps.colourings(content) if "Markers" in entry.section]
     assert len(genes) == 6
+    assert "3 top markers are not in the menu" in page.html(content)
+    monkeypatch.setattr(maps, "GENE_BYTES", content.n_cells * 4 / 3 * 2)
+    assert [entry.name for entry in maps.colourings(content)][-2:] == ["gene0", "gene4"]
 
 
 # --- Colours, words, splits, files ----------------------------------------------------------------
