@@ -45,7 +45,9 @@
   function drawFigure(place) {
     const colours = theme();
     const figure = themed(data.figures[place.dataset.figure], colours);
-    const layout = { ...figure.layout, template: template(colours), dragmode: false };
+    const { height, ...rest } = figure.layout;
+    place.style.height = `${height}px`; // of the place, so that it keeps it when its width changes
+    const layout = { ...rest, template: template(colours), dragmode: false };
     layout.xaxis = { ...layout.xaxis, fixedrange: true };
     layout.yaxis = { ...layout.yaxis, fixedrange: true };
     return Plotly.react(place, figure.data, layout, { responsive: true, displayModeBar: false });
@@ -149,11 +151,9 @@
     const colours = theme();
     const entry = map.entries[menu.value || 0];
     const [xs, ys] = map.ranges;
-    const height = Math.round(Math.min(620, Math.max(300, place.clientWidth * 0.8)));
     const axis = { visible: false, showgrid: false };
     const layout = {
       template: template(colours), dragmode: touched ? false : "pan",
-      height: height + (entry.groups ? 0 : 70),
       margin: { l: 0, r: 0, t: 8, b: entry.groups ? 0 : 70 },
       xaxis: { ...axis, range: xs }, yaxis: { ...axis, range: ys, scaleanchor: "x" },
       annotations: entry === map.entries[0] ? marksOf(colours) : [],
@@ -222,11 +222,11 @@
     document.documentElement.dataset.drawn = "yes";
   }
 
-  function forPrint(on) {
+  async function forPrint(on) {
     document.documentElement.classList.toggle("print", on);
     if (on) for (const folded of document.querySelectorAll("details")) folded.open = true;
-    drawAll();
     for (const figure of [place, ...places]) if (figure) Plotly.Plots.resize(figure);
+    await drawAll();
   }
 
   async function copyText(button) {
