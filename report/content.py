@@ -68,7 +68,8 @@ class Content:
     history
         Losses of each epoch: rows with phase, epoch, total, adj, zinb and kl.
     mixing
-        Measures of how batches are mixed: {"before": {name: value}, "after": {name: value}}.
+        Measures of how batches are mixed: {"before": {name: value}, "after": {name: value}}; what else
+        is in it, such as the number of batches, is not shown.
     warnings
         Sentences for the top of the page.
     """
@@ -95,7 +96,7 @@ class Content:
     estimate: Estimate | None = None
     splits: pd.DataFrame | None = None
     history: Sequence[Mapping[str, Any]] = ()
-    mixing: Mapping[str, Mapping[str, float]] | None = None
+    mixing: Mapping[str, Any] | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:

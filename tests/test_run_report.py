@@ -192,6 +192,14 @@ def test_what_is_missing_is_left_out(content):
     assert "The baseline leiden sorted the 90 cells of blood into 3 clusters." in parsed.text
 
 
+def test_clusters_without_markers_leave_the_rest(content):
+    none = Parsed(page.html(replace(content, markers=content.markers[:0])))
+    assert "markers" not in [attrs.get("id") for _, attrs in none.tags]
+    some = content.markers[content.markers["cluster"] != "1"]
+    drawn = Parsed(page.html(replace(content, markers=some))).data["figures"]["dots"]
+    assert len(drawn["layout"]["yaxis"]["ticktext"]) == 6
+
+
 def test_texts_of_the_data_are_inert(content, parsed):
     genes = [EVIL, *content.logs.var_names[1:]]
     logs = ad.AnnData(content.logs.X, var=pd.DataFrame(index=genes))
