@@ -68,8 +68,8 @@ class Content:
     history
         Losses of each epoch: rows with phase, epoch, total, adj, zinb and kl.
     mixing
-        Measures of how batches are mixed: {"before": {name: value}, "after": {name: value}}; what else
-        is in it, such as the number of batches, is not shown.
+        Measures of how batches are mixed: {"before": {name: value}, "after": {name: value}}; what
+        else is in it, such as the number of batches, is not shown.
     warnings
         Sentences for the top of the page.
     """
