@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("bench", "formats", "lab", "perf", "report")
+FOLDERS = ("annotation", "bench", "formats", "lab", "perf", "report")
 
 
 def imported_by(path):
