@@ -30,7 +30,7 @@ def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
     points
         One row a cell, shape (N, F), such as `results.Trained.points`.
     n_neighbors
-        Neighbours of a cell in the graph, the cell itself among them; N if there are fewer cells.
+        Neighbours of a cell in the graph, the cell itself among them; from 2 to N are taken.
     seed
         Of an approximate graph and of the layout.
 
@@ -51,7 +51,7 @@ def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
     import scanpy as sc
 
     cells = ad.AnnData(obsm={"points": points}, shape=(n_cells, 0))
-    n_neighbors = min(n_neighbors, n_cells)
+    n_neighbors = min(max(n_neighbors, 2), n_cells)
     search = "sklearn" if n_cells <= EXACT_CELLS else _approximate_search(n_neighbors, seed)
     with warnings.catch_warnings():
         # A graph in several parts, or whose cells are alike, is what some data have.

@@ -230,7 +230,7 @@ def _of_batches(batches: np.ndarray, members: dict[str, np.ndarray]) -> list[str
     sentences = []
     for name, cluster in members.items():
         names, counts = np.unique(batches[cluster], return_counts=True)
-        batch, share = names[counts.argmax()], counts.max() / cluster.sum()
+        batch, share = str(names[counts.argmax()]), counts.max() / cluster.sum()
         of_all = np.mean(batches == batch)
         if cluster.sum() >= FEWEST and share > OF_ONE_BATCH and of_all < BATCH_SHARE:
             sentences.append(

@@ -61,5 +61,6 @@ def test_the_doors():
 
 
 def test_what_reads_and_prepares_data_does_not_know_tensorflow():
-    for name in ("command", "readers", "preprocess", "clustering", "estimation", "scores"):
+    names = ("command", "readers", "preprocess", "clustering", "estimation", "scores")
+    for name in (*names, *(name for name in MODULES if name.startswith("annotation."))):
         assert not {"tensors", "model", "layers", "training"} & reached_from(name), name
