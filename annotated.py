@@ -25,28 +25,32 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 # Columns that a run's AnnData has of its own, whatever the input has under these names.
-COLUMNS = {"obs": ("sctag", "size_factor"), "var": ("sctag_gene", "sctag_log_gene")}
+COLUMNS = {
+    "obs": ("sctag", "size_factor", "sctag_uncertain"),
+    "var": ("sctag_gene", "sctag_log_gene"),
+}
 # Keys of a run's own in the other parts; those that only some settings give as well.
 KEYS = {
-    "obsm": ("X_sctag", "X_sctag_joint", "sctag_proba", views.COMPONENTS, views.LOGS),
+    "obsm": ("X_sctag", "X_sctag_joint", "sctag_proba", views.COMPONENTS, views.LOGS, "X_umap"),
     "obsp": ("connectivities", views.GRAPH),
-    "uns": ("sctag", "neighbors", "log1p"),  # log1p says how raw of the input was made
+    # log1p says how raw of the input was made; the others are of `overview.add`
+    "uns": (
+        *("sctag", "neighbors", "log1p", "rank_genes_groups", "sctag_markers", "sctag_types"),
+        "sctag_colors",
+    ),
 }
 
 
 def annotate(
-    prepared: ad.AnnData,
-    fitted: Fitted,
-    *,
-    settings: dict[str, Any],
-    scores: dict[str, float] | None,
+    prepared: ad.AnnData, fitted: Fitted, *, settings: dict[str, Any], **notes: Any
 ) -> None:
     """Put the outcome of a network into its prepared AnnData under keys that scanpy users expect.
 
     Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
     components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
-    the settings, scores and history, and in uns["neighbors"] that the network's graph is the one of
-    scanpy's next steps, such as `sc.tl.umap` and `sc.tl.leiden`.
+    the settings, the history, how the number was estimated, and the notes that are given, and in
+    uns["neighbors"] that the network's graph is the one of scanpy's next steps, such as
+    `sc.tl.umap` and `sc.tl.leiden`.
     """
     import pandas as pd
 
@@ -70,7 +74,9 @@ def annotate(
             "use_rep": "X_sctag",
         },
     }
-    notes = {"settings": settings, "scores": scores, "history": trained.history}
+    notes |= {"settings": settings, "history": trained.history}
+    if fitted.number.estimate is not None:
+        notes["estimate"] = fitted.number.estimate._asdict()
     prepared.uns["sctag"] = prepared.uns["sctag"] | {
         name: json.dumps(note) for name, note in notes.items()
     }
@@ -105,7 +111,8 @@ def _complete(
 ) -> None:
     _keep_own(target)
     size = (target.n_obs, target.n_obs)
-    for name in COLUMNS["obs"]:
+    target.obs = target.obs.drop(columns=COLUMNS["obs"], errors="ignore")
+    for name in ("sctag", "size_factor"):
         target.obs[name] = _at(prepared.obs[name], cells, target.n_obs)
     for key in KEYS["obsm"]:
         target.obsm.pop(key, None)
@@ -123,8 +130,10 @@ def _complete(
     target.var = target.var.drop(columns=COLUMNS["var"], errors="ignore")
     for name, mark in marks.items():
         target.var[name] = np.isin(np.arange(target.n_vars), genes[mark])
-    for key in ("sctag", "neighbors"):
-        target.uns[key] = dict(prepared.uns[key])
+    for key in KEYS["uns"]:
+        target.uns.pop(key, None)
+        if key in prepared.uns:
+            target.uns[key] = dict(prepared.uns[key])
     target.raw = _logarithms(prepared, target, cells, genes)
 
 
@@ -153,6 +162,11 @@ def _keep_own(target: ad.AnnData) -> None:
         target.uns["neighbors_before"] = note
     if renamed:
         log.info("kept      of the input, with _before at the end: %s", ", ".join(renamed))
+
+
+def points_of(adata: ad.AnnData) -> np.ndarray:
+    """Return what was clustered, shape (N, F), of an AnnData with the keys of a run."""
+    return adata.obsm["X_sctag_joint" if "X_sctag_joint" in adata.obsm else "X_sctag"]
 
 
 def spread(values: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
@@ -210,7 +224,7 @@ def compact(prepared: ad.AnnData) -> ad.AnnData:
     columns = [name for name in (views.LOG_GENES, views.LOG_MEAN) if name in raw.var]
     kept = anndata.AnnData(
         prepared.X,
-        obs=prepared.obs[[*COLUMNS["obs"]]],
+        obs=prepared.obs[["sctag", "size_factor"]],
         var=prepared.var[["mean", "std"]],
         layers={"counts": prepared.layers["counts"]},
         obsm=dict(prepared.obsm),

@@ -269,18 +269,22 @@ def run(
             number = request_number(adata, cell_types, settings)
         fitted = fit(adata, number, settings, stopwatch)
         metrics = metrics_of(fitted, adata, cell_types)
+        record = {"settings": notes, "data": source, "environment": results.environment()}
+        metrics["seconds"] = stopwatch.total()
         with stopwatch("write"):
-            import annotated
+            import outputs
 
-            files = {}
-            if fitted.trained is not None:
-                annotated.annotate(adata, fitted, settings=notes, scores=metrics["scores"])
-                if whole is not None:
-                    genes = whole.var_names.get_indexer(adata.raw.var_names)
-                    annotated.complete(adata, whole, np.arange(whole.n_obs), genes)
-                    files = {results.DATA: whole, results.PREPARED: annotated.compact(adata)}
-            results.write_run(staging, adata, fitted, files)
-            record = {"settings": notes, "data": source} | results.environment()
+            outputs.write(
+                staging,
+                adata,
+                fitted,
+                settings,
+                whole=whole,
+                cell_types=cell_types,
+                record=record,
+                metrics=metrics,
+            )
+            record |= record.pop("environment")
             results.write_json(staging / results.SETTINGS, record)
         metrics["seconds"] = stopwatch.total()
         metrics["peak_memory_mb"] = round(utils.peak_memory_mb(), 1)

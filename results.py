@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 PREPARED = "prepared.h5ad"  # the cells as the network reads them
 METRICS, SETTINGS = "metrics.json", "settings.json"
+MARKERS_FILE, TYPES_FILE = "markers.csv", "cell_types.csv"
+REPORT, FIGURES = "report.html", "report_figures"  # a page, and a folder
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
 # Of a run of any kind.
-FILES = (LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK)
+FILES = (
+    *(LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK),
+    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES),
+)
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     "tensorflow",
@@ -91,8 +96,8 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         (out_dir / SETTINGS).unlink(missing_ok=True)
         written = sorted(os.listdir(staging), key=lambda name: (name == SETTINGS, name))
         if overwrite:
-            for name in set(FILES) - set(written):
-                (out_dir / name).unlink(missing_ok=True)
+            for name in set(FILES) - set(written) | {FIGURES}:
+                _remove(out_dir / name)
         for name in written:
             os.replace(staging / name, out_dir / name)
     finally:
@@ -100,6 +105,14 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):  # it is not empty: the run went well
                 folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 import annotated
 import command
+import overview
 import pipeline
 import results
 import utils
@@ -30,7 +31,9 @@ from utils import InputError
 if TYPE_CHECKING:
     import anndata as ad
 
-__all__ = ["cluster", "embed"]
+    from report import Report
+
+__all__ = ["cluster", "embed", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
@@ -98,14 +101,53 @@ def cluster(
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
-    # with the settings and versions that repeat it
-    notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
-    annotated.annotate(prepared, fitted, settings=notes, scores=None)
-    prepared.uns["sctag"]["environment"] = json.dumps(results.environment())
-    target = adata.copy() if copy else adata
-    cells, genes = (names.astype(int) for names in (prepared.obs_names, prepared.raw.var_names))
-    annotated.complete(prepared, target, cells.to_numpy(), genes.to_numpy())
+        metrics = pipeline.metrics_of(fitted, prepared, None)
+        # with the settings and versions that repeat it
+        notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
+        environment = results.environment()
+        annotated.annotate(
+            prepared, fitted, settings=notes, metrics=metrics, environment=environment
+        )
+        target = adata.copy() if copy else adata
+        cells, genes = (names.astype(int) for names in (prepared.obs_names, prepared.raw.var_names))
+        annotated.complete(prepared, target, cells.to_numpy(), genes.to_numpy())
+        if not settings.no_report:
+            overview.add(target, settings)
     return target
+
+
+def report(adata: ad.AnnData, *, label_key: str | None = None, name: str = "adata") -> Report:
+    """Return the page of a run, as the command writes it, for an AnnData that `cluster` returned.
+
+    Parameters
+    ----------
+    adata
+        What `cluster` returned, with all of the keys that it set.
+    label_key
+        Column of obs with known cell types, to be shown beside the clusters.
+    name
+        What the page calls the data.
+
+    Returns
+    -------
+    The report: as the last line of a notebook's cell it shows itself, `report.save("report.html")`
+    writes it.
+
+    Raises
+    ------
+    InputError
+        If the AnnData has no outcome of `cluster`, or was clustered with `no_report`, or has no
+        such column.
+    """
+    from report import Report
+
+    if "sctag" not in adata.uns or "X_umap" not in adata.obsm or overview.MARKERS not in adata.uns:
+        raise InputError("adata has no outcome to report: give what sctag.cluster(adata) returned")
+    if label_key is not None and label_key not in adata.obs:
+        present = ", ".join(map(str, adata.obs.columns))
+        raise InputError(f"adata.obs has no column {label_key!r}, choose from: {present}")
+    labels = None if label_key is None else adata.obs[label_key]
+    return Report(overview.content(adata, name=name, labels=labels))
 
 
 def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -> np.ndarray:

@@ -48,6 +48,20 @@ class Run:
         stage="training",
         neutral=True,
     )
+    no_report: bool = _run(
+        False,
+        "make no report.html and what it shows: UMAP, markers of the clusters, figures",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
+    markers: Path | None = _run(
+        None,
+        "list of marker genes, .csv, .tsv or .gmt, by which cell types are suggested for clusters",
+        metavar="FILE",
+        shown="none are suggested",
+        stage="training",
+    )
     quiet: bool = _run(False, "print the last line and warnings only", switch=True, neutral=True)
     gpu_option: str | None = _run(
         None,

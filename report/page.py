@@ -15,10 +15,10 @@ from typing import Any
 
 from report import colours, figures, maps, numbers, words
 from report.content import Content
+from results import FIGURES, REPORT
 
 FOLDER = Path(__file__).parent
 PAGE, SCRIPT = "page.html", "page.js"
-REPORT, FIGURES = "report.html", "figures"  # what `write` leaves
 
 MARKER_COLUMNS = {
     "rank": "rank",
