@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import batches
 import views
 from readers import keep_aside
 
@@ -31,7 +32,10 @@ COLUMNS = {
 }
 # Keys of a run's own in the other parts; those that only some settings give as well.
 KEYS = {
-    "obsm": ("X_sctag", "X_sctag_joint", "sctag_proba", views.COMPONENTS, views.LOGS, "X_umap"),
+    "obsm": (
+        *("X_sctag", "X_sctag_joint", "sctag_proba", "X_umap", views.COMPONENTS, views.LOGS),
+        *(views.COMPONENTS + batches.UNCORRECTED, views.LOGS + batches.UNCORRECTED),
+    ),
     "obsp": ("connectivities", views.GRAPH),
     # log1p says how raw of the input was made; the others are of `overview.add`
     "uns": (
@@ -221,10 +225,11 @@ def compact(prepared: ad.AnnData) -> ad.AnnData:
     import scipy.sparse as sp
 
     raw = prepared.raw
+    of_cells = ("sctag", "size_factor", batches.COLUMN)
     columns = [name for name in (views.LOG_GENES, views.LOG_MEAN) if name in raw.var]
     kept = anndata.AnnData(
         prepared.X,
-        obs=prepared.obs[["sctag", "size_factor"]],
+        obs=prepared.obs[[name for name in of_cells if name in prepared.obs]],
         var=prepared.var[["mean", "std"]],
         layers={"counts": prepared.layers["counts"]},
         obsm=dict(prepared.obsm),

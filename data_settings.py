@@ -61,6 +61,12 @@ class Preparation:
         "round counts that are not whole up, as the published suite does, instead of refusing them",
         official=True,
     )
+    batch_key: str | None = _data(
+        None,
+        "column of obs with the batch of each cell, such as its donor: genes are chosen within "
+        "batches, Harmony corrects the components, and the count decoder is told the batch",
+        shown="no batches",
+    )
     min_cells: int = _graph(1, "leave out genes with counts in fewer cells than this", low=1)
     highly_genes: int = _graph(500, "number of variable genes to keep", low=1)
     gene_selection: str = _graph(

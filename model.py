@@ -1,7 +1,7 @@
 """The scTAG network: the layers joined, from the cell graph to the embedding and to three outputs.
 
-Letters: N cells, G genes, D latent size, C clusters, F features that are clustered. One road to the
-embedding, `encode`, serves pretraining, initialisation, clustering and prediction alike.
+Letters: N cells, G genes, B batches, D latent size, C clusters, F features that are clustered. One
+road to the embedding, `encode`, serves pretraining, initialisation, clustering and prediction.
 """
 
 from __future__ import annotations
@@ -57,12 +57,16 @@ class SCTAG(keras.Model):
         G, the number of genes.
     seed
         Decides every initial weight and the dropout.
+    n_batches
+        B, the number of batches that the count decoder tells apart; 0 for data without batches.
     """
 
-    def __init__(self, architecture: Architecture, *, n_genes: int, seed: int) -> None:
+    def __init__(
+        self, architecture: Architecture, *, n_genes: int, seed: int, n_batches: int = 0
+    ) -> None:
         super().__init__(name="sctag")
         self.architecture = part_of(architecture)
-        self.n_genes, self.seed = n_genes, seed
+        self.n_genes, self.n_batches, self.seed = n_genes, n_batches, seed
         seeds = keras.random.SeedGenerator(seed)
         glorot = keras.initializers.GlorotUniform(seed=seeds)
 
@@ -102,6 +106,7 @@ class SCTAG(keras.Model):
         self.encoder_2.build([(None, self.architecture.hidden_dim), (None, None)])
         width = self.architecture.latent_dim
         self.graph_decoder.build((None, width))
+        width += self.n_batches
         for layer, units in zip(self.count_decoder, self.architecture.decoder_dims, strict=True):
             layer.build((None, width))
             width = units
@@ -138,7 +143,8 @@ class SCTAG(keras.Model):
 
     def restart(self, seed: int) -> None:
         """Become the network that a seed begins with. Not to be called after `place_centers`."""
-        self.restore(SCTAG(self.architecture, n_genes=self.n_genes, seed=seed).state())
+        sizes = {"n_genes": self.n_genes, "n_batches": self.n_batches}
+        self.restore(SCTAG(self.architecture, **sizes, seed=seed).state())
 
     @property
     def product_dtype(self) -> str:
@@ -155,9 +161,14 @@ class SCTAG(keras.Model):
         """Return the logits of the N x N graph as two factors (N, D + 1), from z (N, D)."""
         return self.graph_decoder(z)
 
-    def decode_counts(self, z: tf.Tensor) -> CountHeads:
-        """Return what the three heads of the count decoder are made of, from z (N, D)."""
-        hidden = tf.cast(z, self.product_dtype)
+    def decode_counts(self, z: tf.Tensor, batches: tf.Tensor | None = None) -> CountHeads:
+        """Return what the three heads of the count decoder are made of.
+
+        It reads z (N, D) and, beside it, a column of ones and zeros for each batch (N, B), if the
+        network was made for data with batches. So z need not say what only tells batches apart.
+        """
+        inputs = z if batches is None else tf.concat([z, batches], axis=1)  # (N, D + B)
+        hidden = tf.cast(inputs, self.product_dtype)
         for layer in self.count_decoder:
             hidden = layer(hidden)
         return CountHeads(
@@ -173,7 +184,7 @@ class SCTAG(keras.Model):
     def save(self, folder: Path) -> None:
         """Write the weights and what is needed to rebuild the network into an existing folder."""
         description: dict[str, Any] = dataclasses.asdict(self.architecture)
-        description |= {"n_genes": self.n_genes, "seed": self.seed}
+        description |= {"n_genes": self.n_genes, "n_batches": self.n_batches, "seed": self.seed}
         description["centers"] = list(self.assignment.centers.shape)
         (folder / ARCHITECTURE_FILE).write_text(json.dumps(description, indent=2) + "\n")
         self.save_weights(folder / WEIGHTS_FILE)
@@ -189,8 +200,9 @@ def load(folder: Path) -> SCTAG:
     """Return the network that `SCTAG.save` wrote; it encodes the run's own prepared data to z."""
     description: dict[str, Any] = json.loads((folder / ARCHITECTURE_FILE).read_text())
     centers = np.zeros(description.pop("centers"))
+    n_batches = description.pop("n_batches", 0)  # networks of earlier versions knew none
     n_genes, seed = description.pop("n_genes"), description.pop("seed")
-    network = SCTAG(Architecture(**description), n_genes=n_genes, seed=seed)
+    network = SCTAG(Architecture(**description), n_genes=n_genes, n_batches=n_batches, seed=seed)
     network.place_centers(centers, trainable=True)
     network.load_weights(folder / WEIGHTS_FILE)
     return network

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import batches
 import results
 import utils
 from data_settings import LABEL_KEY
@@ -59,12 +60,9 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
     label_key = settings.label_key or LABEL_KEY
     cell_types = readers.read_labels(adata, label_key)
     if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
-        present = ", ".join(map(str, adata.obs.columns)) or "none"
         advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
-        problem = f"{path} has no column {label_key!r} in obs (present: {present})"
-        if reason := adata.obs.attrs.get("left_out", {}).get(label_key):
-            problem = f"{path}: the column {label_key!r} of obs cannot be read ({reason})"
-        raise InputError(f"{problem}: name the column of the true labels with --label_key{advice}")
+        missing = readers.missing_column(adata, label_key, str(path))
+        raise InputError(f"{missing}: name the column of the true labels with --label_key{advice}")
     labels = "no labels"
     if cell_types is not None and cell_types.notna().any():
         labels = f"{cell_types.nunique()} cell types in {label_key!r}"
@@ -74,15 +72,23 @@ def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
     return adata, cell_types, path
 
 
-def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:
-    """Start TensorFlow on the device that was asked for; return a new network and the device."""
+def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device]:
+    """Start TensorFlow on the device that was asked for; return a new network and the device.
+
+    The network suits the genes and the batches of the prepared data.
+    """
     device = utils.start_tensorflow(settings.gpu_option)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
     from model import SCTAG
 
     with utils.tensorflow_session():
-        network = SCTAG(settings, n_genes=n_genes, seed=settings.seed)
+        network = SCTAG(
+            settings,
+            n_genes=adata.n_vars,
+            n_batches=batches.one_hot(adata).shape[1],
+            seed=settings.seed,
+        )
     return network, device
 
 
@@ -95,7 +101,7 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
         If a loss is not finite.
     """
     with stopwatch("start_tensorflow"):
-        network, device = start_network(settings, adata.n_vars)
+        network, device = start_network(settings, adata)
         import clustering
         import tensors
         import training
@@ -213,6 +219,9 @@ def metrics_of(fitted: Fitted, adata: ad.AnnData, cell_types: pd.Series | None) 
         metrics["initial_scores"] = score(cell_types, trained.initial)
         sizes = np.bincount(fitted.labels, minlength=trained.q.shape[1])
         expected = n_clusters or len(sizes)
+    if batches.key_of(adata) is not None:
+        points = adata.obsm["X_pca"] if trained is None else trained.points
+        metrics["batches"] = batches.measures(adata, points, fitted.labels)
     metrics |= {
         "cells": adata.n_obs,
         "genes": adata.n_vars,

@@ -3,7 +3,8 @@
 Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
 label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
 users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"],
-and raw (logarithms of all genes). What is not of scanpy has names of its own, in `views.py`.
+and raw (logarithms of all genes). What is not of scanpy has names of its own, in `views.py` and
+`batches.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
+import batches
 import views
 from data_settings import Preparation
 from formats import raw_counts
@@ -110,7 +112,9 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
     adata
         Data that `normalise` has made; var["highly_variable"] is set in it.
     n_genes
-        How many genes are chosen; all if there are not more.
+        How many genes are chosen; all if there are not more. Of data with batches these are the
+        genes that are among the most variable in most batches, as scanpy's `batch_key` has it;
+        batches of very few cells have no say (`batches.large_enough`).
     method
         "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
         standardised variance and the variance of Pearson residuals of the counts: scanpy's
@@ -119,15 +123,19 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
     """
     if n_genes >= adata.n_vars:
         return np.ones(adata.n_vars, bool)
+    large = batches.large_enough(adata)
+    cells = adata if large.all() else adata[large].copy()
     if method == "seurat_v3":
         try:
-            _mark_variable_genes(adata, n_genes, method)
+            _mark_variable_genes(cells, n_genes, method)
         except ValueError as error:
             log.warning("warning: seurat_v3 failed on these data (%s); using seurat", error)
             method = "seurat"
-            _mark_variable_genes(adata, n_genes, method)
+            _mark_variable_genes(cells, n_genes, method)
     else:
-        _mark_variable_genes(adata, n_genes, method)
+        _mark_variable_genes(cells, n_genes, method)
+    if cells is not adata:
+        adata.var = cells.var
     return adata.var["highly_variable"].to_numpy()
 
 
@@ -142,15 +150,20 @@ def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
 
 
 def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
-    """Set var["highly_variable"] by one of scanpy's methods."""
+    """Set var["highly_variable"] by one of scanpy's methods, within batches where there are any."""
+    options = {"n_top_genes": n_genes, "batch_key": batches.key_of(adata)}
     if method == "pearson":
+        # Scanpy would clip the residuals of all batches at the root of the size of the first.
+        clip = None
+        if batches.key_of(adata):
+            clip = np.sqrt(adata.n_obs / adata.obs[batches.COLUMN].nunique())
         sc.experimental.pp.highly_variable_genes(
-            adata, flavor="pearson_residuals", layer="counts", n_top_genes=n_genes
+            adata, flavor="pearson_residuals", layer="counts", clip=clip, **options
         )
     elif method == "seurat_v3":
-        sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", n_top_genes=n_genes)
+        sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", **options)
     else:
-        sc.pp.highly_variable_genes(adata, flavor=method, n_top_genes=n_genes)
+        sc.pp.highly_variable_genes(adata, flavor=method, **options)
 
 
 def scale(adata: ad.AnnData, *, clip: float | None) -> None:
@@ -206,7 +219,10 @@ def prepare(
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
-        normalised = normalise(drop_empty(raw, min_cells=preparation.min_cells))
+        raw = drop_empty(raw, min_cells=preparation.min_cells)
+        if preparation.batch_key is not None:
+            batches.add_batches(raw, preparation.batch_key, where)
+        normalised = normalise(raw)
         varies = varying_genes(normalised)
         varying = normalised if varies.all() else normalised[:, varies].copy()
         method = preparation.gene_selection
@@ -214,12 +230,14 @@ def prepare(
         prepared.raw = normalised
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
+        batches.correct(prepared, views.COMPONENTS, seed=seed)
         if preparation.log_genes:
             log_genes = varies.copy()
             log_genes[varies] = variable_genes(
                 varying, n_genes=preparation.log_genes, method=method
             )
             views.add_log_components(prepared, log_genes, seed=seed)
+            batches.correct(prepared, views.LOGS, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     views.add_graph(prepared, preparation, seed=seed)
     return prepared
@@ -256,8 +274,14 @@ def prepare_like(
     Raises
     ------
     InputError
-        If X does not hold raw counts, or lacks genes of the reference.
+        If X does not hold raw counts, or lacks genes of the reference, or if that has batches: what
+        Harmony takes from cells is no map that other cells could be given to.
     """
+    if batches.key_of(reference) is not None:
+        raise InputError(
+            "the run has corrected the batches of its cells (--batch_key), and other cells cannot "
+            "be prepared alike: cluster them together with the run's cells"
+        )
     matrix = _checked_counts(adata, preparation, where)
     positions = _positions_of(reference.var_names, adata, where)
     counted = adata.var_names.isin(reference.raw.var_names)  # not those of too few cells

@@ -156,6 +156,14 @@ def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
     return pd.Series(labels, index=adata.obs_names, dtype=object, name=label_key)
 
 
+def missing_column(adata: anndata.AnnData, key: str, where: str) -> str:
+    """Return half a sentence that says that obs lacks a column, and why or which are there."""
+    if reason := adata.obs.attrs.get("left_out", {}).get(key):
+        return f"{where}: the column {key!r} of obs cannot be read ({reason})"
+    present = ", ".join(map(str, adata.obs.columns)) or "none"
+    return f"{where} has no column {key!r} in obs (present: {present})"
+
+
 def _check_path(path: Path) -> None:
     """Refuse a path that no format can be read from, before a format looks at it."""
     if not path.exists():

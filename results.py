@@ -45,6 +45,7 @@ PACKAGES = [
     "tensorflow",
     "keras",
     "spektral",
+    "harmonypy",
     "scanpy",
     "anndata",
     "scikit-learn",

@@ -75,12 +75,15 @@ def cluster(
     -------
     The AnnData with all of its cells, genes and matrices, and the keys of sctag.h5ad:
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
-    (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"];
-    obsp["connectivities"] and ["sctag_connectivities"] (the network's graph); var["sctag_gene"]
-    and ["sctag_log_gene"]; raw (logarithms of all genes with counts); uns["sctag"] (JSON), and
-    uns["neighbors"], by which scanpy's next steps take the network's graph. What was there under
-    these names is kept with _before at the end, or replaced if an earlier call has left it. Cells
-    without counts have no cluster, and NaN.
+    (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"], and,
+    of data with batches (`batch_key="donor"`), both before the correction, with "_uncorrected" at
+    the end of the key; obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
+    var["sctag_gene"] and ["sctag_log_gene"]; raw (logarithms of all genes with counts);
+    uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps take the network's
+    graph. Unless with `no_report`, also obsm["X_umap"], obs["sctag_uncertain"], markers in
+    uns["rank_genes_groups"] and ["sctag_markers"], and with `markers="types.csv"` suggested types
+    in uns["sctag_types"]. What was there under these names is kept with _before at the end, or
+    replaced if an earlier call has left it. Cells without counts have no cluster, and NaN.
 
     Raises
     ------
@@ -98,6 +101,8 @@ def cluster(
         import preprocess
 
         counts, where = _numbered(adata, settings.layer)
+        if settings.batch_key is not None:
+            counts.obs = adata.obs.set_axis(counts.obs_names)
         prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
@@ -172,7 +177,8 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     Raises
     ------
     InputError
-        If the folder holds no run, or the data lack some of its genes or are no raw counts.
+        If the folder holds no run, or one that has corrected batches, or the data lack some of its
+        genes or are no raw counts.
     """
     import anndata
 

@@ -125,7 +125,7 @@ def cache_networks(
         adata.obsp.pop(views.GRAPH, None)
     import pipeline
 
-    network, device = pipeline.start_network(settings, adata.n_vars)
+    network, device = pipeline.start_network(settings, adata)
     import tensors
     import training
     import utils

@@ -247,11 +247,12 @@ def test_a_mixture_of_identical_cells_is_refused():
 @pytest.fixture
 def fake_scvi(monkeypatch, prepared):
     """A stand-in for scvi-tools: its embedding is the components, its calls are noted."""
-    calls = SimpleNamespace(counts=None, trained=[])
+    calls = SimpleNamespace(counts=None, trained=[], batches=None)
 
     class SCVI:
         @staticmethod
-        def setup_anndata(adata):
+        def setup_anndata(adata, batch_key):
+            calls.batches = None if batch_key is None else adata.obs[batch_key]
             adata.uns["_scvi_uuid"] = "written into its input"
 
         def __init__(self, adata):
