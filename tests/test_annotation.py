@@ -408,7 +408,7 @@ def test_good_clusters_raise_no_doubt():
     assert quality.warnings_of(good, pd.Categorical(["0"] * 40)) == []
 
 
-def test_a_damaged_and_a_nearly_empty_cluster():
+def test_a_damaged_and_a_shallow_cluster():
     shares = np.r_[np.full(20, 0.35), np.full(20, 0.1)]
     (sentence,) = quality.warnings_of(cells(EVEN, shares), HALVES)
     assert sentence.startswith("cluster 0 is rich in mitochondrial counts")
@@ -417,7 +417,8 @@ def test_a_damaged_and_a_nearly_empty_cluster():
     assert quality.warnings_of(cells(EVEN, shares + 0.3), HALVES) == []  # not twice the rest
     depth = np.r_[EVEN[:20], np.tile([100, 140], 10)]
     empty, follows = quality.warnings_of(cells(depth), HALVES)
-    assert empty.startswith("cluster 1 is nearly empty: the median cell has 12% of the counts")
+    assert empty.startswith("cluster 1 is shallow")
+    assert "12% of the counts of that of the others, in 50 genes" in empty
     assert follows.startswith("the clusters follow depth")
 
 
@@ -442,7 +443,7 @@ def test_what_clusters_explain_is_eta_squared_less_chance():
 def test_clusters_that_follow_depth():
     depth = np.r_[np.tile([900, 1100], 10), np.tile([1900, 2300], 10)]
     (sentence,) = quality.warnings_of(cells(depth), HALVES)
-    share = quality.explained(np.log1p(depth), HALVES)
+    share = quality.explained(np.log(depth), HALVES)
     assert f"they explain {share:.0%} of the variance" in sentence
 
 
@@ -453,9 +454,10 @@ def test_a_cluster_of_one_batch():
     assert quality.warnings_of(cells(EVEN), HALVES, batches=batches) == []  # exactly 90 %
     batches[18] = "a"
     (sentence,) = quality.warnings_of(cells(EVEN), HALVES, batches=batches.astype("category"))
-    assert sentence == (
-        "cluster 0 is of one batch: 95% of its cells are of 'a', which has 48% of all cells"
-    )
+    assert sentence == ("cluster 0 is of one batch: 95% from 'a', which has 48% of all cells")
+    thirds = pd.Categorical(np.repeat(["0", "1", "2"], [13, 13, 14]))
+    (sentence,) = quality.warnings_of(cells(EVEN), thirds, batches=pd.Series(np.asarray(thirds)))
+    assert sentence.startswith("clusters 0, 1 and 2 are each of one batch: 100% from '0', ")
     small = pd.Categorical(["0"] * 9 + ["1"] * 31)
     batches = pd.Series(["a"] * 9 + ["b"] * 16 + ["c"] * 15)
     assert quality.warnings_of(cells(EVEN), small, batches=batches) == []  # by chance, it may be
