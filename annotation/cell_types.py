@@ -178,33 +178,34 @@ def suggest(logs: ad.AnnData, clusters: pd.Categorical, sets: dict[str, list[str
     positions = _positions(logs.var, sets)
     names, z = _z_scores(logs, clusters)
     scores = np.column_stack([z[:, of_type].mean(axis=1) for of_type in positions.values()])
-    counted = [f"{len(positions[name])} of {len(sets[name])}" for name in positions]
-    rows = []
-    for name, row in zip(names, scores, strict=True):
-        order = np.argsort(-row, kind="stable")
-        best, second = order[0], order[1] if len(order) > 1 else None
-        types = list(positions)
-        rows.append(
-            {
-                "cluster": name,
-                "suggestion": types[best] if _is_clear(row[order]) else UNCLEAR,
-                "best": types[best],
-                "best_score": row[best],
-                "best_genes": counted[best],
-                "runner_up": "" if second is None else types[second],
-                "runner_up_score": np.nan if second is None else row[second],
-                "runner_up_genes": "" if second is None else counted[second],
-                "margin": np.nan if second is None else row[best] - row[second],
-            }
-        )
+    counted = {name: f"{len(positions[name])} of {len(sets[name])}" for name in positions}
+    rows = [
+        {"cluster": name} | _ranked(dict(zip(positions, row, strict=True)), counted)
+        for name, row in zip(names, scores, strict=True)
+    ]
     every = pd.DataFrame(scores, columns=[f"score of {name}" for name in positions])
     return pd.concat([pd.DataFrame(rows), every], axis=1)
 
 
-def _is_clear(scores: np.ndarray) -> bool:
-    """Return whether the first of a cluster's scores, from high to low, stands out."""
-    best, *others = scores
-    return best >= LEAST_SCORE and (not others or others[0] < RUNNER_UP * best)
+def _ranked(scores: dict[str, float], counted: dict[str, str]) -> dict[str, object]:
+    """Return the columns on the best type of a cluster and the runner-up, by the scores of types.
+
+    `counted` says of each type how many of its genes are in the data.
+    """
+    order = sorted(scores, key=lambda name: -scores[name])
+    best, second = order[0], order[1] if len(order) > 1 else ""
+    rival = scores.get(second, np.nan)  # which is not above anything
+    is_clear = scores[best] >= LEAST_SCORE and not rival >= RUNNER_UP * scores[best]
+    return {
+        "suggestion": best if is_clear else UNCLEAR,
+        "best": best,
+        "best_score": scores[best],
+        "best_genes": counted[best],
+        "runner_up": second,
+        "runner_up_score": rival,
+        "runner_up_genes": counted.get(second, ""),
+        "margin": scores[best] - rival,
+    }
 
 
 def _positions(var: pd.DataFrame, sets: dict[str, list[str]]) -> dict[str, list[int]]:

@@ -56,7 +56,7 @@ def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) 
 
     The score is the z-score of the Wilcoxon rank-sum test of the cluster's cells against all other
     cells, and p_adjusted is corrected for all G genes by Benjamini and Hochberg. The fold change is
-    of the means of the counts over their size factors; it is huge where a gene has none outside.
+    of e^m - 1, where m is the mean logarithm; it is huge where a gene has no counts outside.
     The p-values say how a gene differs, not that a cluster is real: the clusters were made from the
     same counts, so that any clusters at all have small ones.
 
@@ -80,9 +80,7 @@ def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) 
     The table and scanpy's entry. A cluster of one cell has no markers, nor has one that is of all
     cells: the log says which these are.
     """
-    import anndata
     import pandas as pd
-    import scanpy as sc
 
     sizes = pd.Series(clusters).value_counts(sort=False)
     ranked = [name for name, size in sizes.items() if 2 <= size < len(clusters)]
@@ -94,6 +92,27 @@ def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) 
     if not ranked:
         return Markers(pd.DataFrame(columns=[COLUMNS[name] for name in columns]), None)
     groups = pd.Categorical([str(name) for name in clusters], [str(name) for name in sizes.index])
+    table, entry = _of_scanpy(logs, groups, [str(name) for name in ranked], n_genes)
+    if "group" not in table:  # scanpy leaves it out where there is one
+        table["group"] = str(ranked[0])
+    if symbols is not None:
+        table["symbol"] = symbols[logs.var_names.get_indexer(table["names"])]
+    table = table[table["scores"] > 0].reset_index(drop=True)
+    table["rank"] = table.groupby("group", observed=True).cumcount() + 1
+    return Markers(table[columns].rename(columns=COLUMNS), entry)
+
+
+def _of_scanpy(
+    logs: ad.AnnData, groups: pd.Categorical, ranked: list[str], n_genes: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return scanpy's table of n_genes genes for each of the groups to be ranked, and its entry.
+
+    The groups are text, shape (N,), and those that are not ranked count as other cells.
+    """
+    import anndata
+    import pandas as pd
+    import scanpy as sc
+
     obs = pd.DataFrame({GROUPS: groups.remove_unused_categories()}, index=logs.obs_names)
     cells = anndata.AnnData(logs.X, obs=obs, var=pd.DataFrame(index=logs.var_names))
     with warnings.catch_warnings():
@@ -101,18 +120,12 @@ def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) 
         sc.tl.rank_genes_groups(
             cells,
             GROUPS,
-            groups=[str(name) for name in ranked],
+            groups=ranked,
             method="wilcoxon",
             n_genes=min(n_genes, logs.n_vars),
             pts=True,
         )
         table = sc.get.rank_genes_groups_df(cells, group=None)
-    if "group" not in table:  # scanpy leaves it out where there is one
-        table["group"] = str(ranked[0])
-    if symbols is not None:
-        table["symbol"] = symbols[logs.var_names.get_indexer(table["names"])]
-    table = table[table["scores"] > 0].reset_index(drop=True)
-    table["rank"] = table.groupby("group", observed=True).cumcount() + 1
     entry = dict(cells.uns["rank_genes_groups"])
     entry["params"] = entry["params"] | {"use_raw": True}
-    return Markers(table[columns].rename(columns=COLUMNS), entry)
+    return table, entry
