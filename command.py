@@ -211,10 +211,12 @@ def _argument(spec: Spec, run_name: str) -> tuple[list[str], dict[str, Any]]:
         arguments["choices"] = list(spec.choices)
     elif spec.number is not None:
         arguments["type"] = value_type(spec)
-    elif Path in spec.types:
+    elif Path in spec.kinds:
         arguments["type"] = Path
     if spec.is_list:
         arguments["nargs"] = "+"
+        if spec.number is None:  # paths and words of a flag that is given twice add up
+            arguments["action"] = "extend"
     if spec.metavar is not None:
         arguments["metavar"] = spec.metavar
     return [f"--{spec.name}"], arguments

@@ -12,17 +12,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import batches
 import results
 import utils
-from data_settings import LABEL_KEY
 from results import Fitted, Trained
 from settings import Settings
-from utils import InputError, Stopwatch
+from utils import Stopwatch
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -39,37 +38,63 @@ Fit = Callable[["ad.AnnData", "Number", Settings, Stopwatch], Fitted]
 # --- Steps ----------------------------------------------------------------------------------------
 
 
-def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
-    """Return the data of a file, their labels (N,) or None, and the path; log what they are.
+class Data(NamedTuple):
+    """What a run starts from.
+
+    Parameters
+    ----------
+    adata
+        Raw counts of the cells that go in, cells x genes.
+    cell_types
+        True labels of all cells that were read, by name, for the scores only; None without any.
+    where
+        What the data are called in messages.
+    source
+        What settings.json says of the data: path, SHA-256, and the size before cells were chosen.
+    """
+
+    adata: ad.AnnData
+    cell_types: pd.Series | None
+    where: str
+    source: dict[str, Any]
+
+
+def read(settings: Settings) -> Data:
+    """Return the data of one or several files without the cells left out; log what they are.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or lacks a column of labels that was asked for.
+        If a file cannot be read or lacks a column of labels that was asked for, or if no cell is
+        left.
     """
     import readers
+    import samples
+    import selection
+    import true_labels
 
-    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
-    adata = readers.read(
-        path,
+    table, request = true_labels.table(settings), selection.request(settings)
+    given = settings.data or [readers.locate(settings.dataname, settings.data_dir)]
+    paths, where = samples.paths_of(given), samples.shown(given)
+    adata = samples.read(
+        paths,
         layer=settings.layer,
         genome=settings.genome,
         transpose=settings.transpose,
         whole=not settings.no_h5ad,
     )
-    label_key = settings.label_key or LABEL_KEY
-    cell_types = readers.read_labels(adata, label_key)
-    if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
-        advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
-        missing = readers.missing_column(adata, label_key, str(path))
-        raise InputError(f"{missing}: name the column of the true labels with --label_key{advice}")
-    labels = "no labels"
-    if cell_types is not None and cell_types.notna().any():
-        labels = f"{cell_types.nunique()} cell types in {label_key!r}"
-        if cell_types.isna().any():
-            labels += f" ({cell_types.isna().sum()} cells have none)"
-    log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
-    return adata, cell_types, path
+    needed = settings.n_clusters == "labels"
+    cell_types = true_labels.of(adata, settings, table, needed=needed, where=where)
+    labels = true_labels.described(cell_types)
+    log.info("data      %s: %d cells, %d genes, %s", where, *adata.shape, labels)
+    source = samples.record(paths) | {"cells": adata.n_obs, "genes": adata.n_vars}
+    for name, path in (("labels_file", settings.labels), ("cells_file", settings.cells)):
+        if path is not None:
+            source[name] = samples.record([path])
+    cells = selection.kept(adata, settings, request, seed=settings.seed)
+    if not cells.all():
+        adata = adata[cells].copy()
+    return Data(adata, cell_types, where, source)
 
 
 def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device]:
@@ -262,16 +287,15 @@ def run(
     stopwatch = Stopwatch()
     with results.staged(out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"):
-            raw, cell_types, path = read(settings)
+            raw, cell_types, where, source = read(settings)
         with stopwatch("prepare"):
             import preprocess
+            import selection
 
-            adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
+            adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
+            selection.warn_of_poor_cells(raw)
             if cell_types is not None:
                 cell_types = cell_types.loc[adata.obs_names]
-        with stopwatch("read"):
-            source = {"path": str(path), "sha256": utils.sha256(path)}
-        source |= {"cells": raw.n_obs, "genes": raw.n_vars}
         whole = None if settings.no_h5ad else _kept_cells(raw, adata)
         del raw
         if number is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,8 @@ __all__ = ["cluster", "embed", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
-    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "out", "overwrite"),
-    "no_h5ad",
+    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
+    *("out", "overwrite", "no_h5ad"),
 )
 
 
@@ -83,7 +84,8 @@ def cluster(
     graph. Unless with `no_report`, also obsm["X_umap"], obs["sctag_uncertain"], markers in
     uns["rank_genes_groups"] and ["sctag_markers"], and with `markers="types.csv"` suggested types
     in uns["sctag_types"]. What was there under these names is kept with _before at the end, or
-    replaced if an earlier call has left it. Cells without counts have no cluster, and NaN.
+    replaced if an earlier call has left it. Cells without counts, and those that `subset`, a filter
+    or `subsample` leaves out, have no cluster, and NaN.
 
     Raises
     ------
@@ -99,11 +101,16 @@ def cluster(
         command.console(quiet=quiet) if not quiet else contextlib.nullcontext(),
     ):
         import preprocess
+        import selection
 
         counts, where = _numbered(adata, settings.layer)
         if settings.batch_key is not None:
             counts.obs = adata.obs.set_axis(counts.obs_names)
-        prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
+        named = _named(counts, adata, where)
+        cells = selection.kept(named, settings, selection.request(settings), seed=seed)
+        chosen = counts if cells.all() else counts[cells].copy()
+        prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
+        selection.warn_of_poor_cells(named[cells])
         number = pipeline.request_number(prepared, None, settings)
         fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)
@@ -249,3 +256,15 @@ def _numbered(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
     counts.obs_names = np.arange(adata.n_obs).astype(str)
     counts.var_names = np.arange(adata.n_vars).astype(str)
     return counts, "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _named(counts: ad.AnnData, adata: ad.AnnData, where: str) -> ad.AnnData:
+    """Return the counts with the annotation of an AnnData, by which cells are chosen."""
+    import anndata
+
+    from formats import raw_counts
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that names repeat: cells are told by their positions
+        matrix = raw_counts.canonical(counts.X, where)
+        return anndata.AnnData(matrix, obs=adata.obs, var=adata.var)

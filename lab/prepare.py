@@ -70,10 +70,10 @@ def prepared(settings: Settings) -> tuple[ad.AnnData, np.ndarray]:
     import pipeline
     import preprocess
 
-    raw, cell_types, path = pipeline.read(settings)
+    raw, cell_types, where, _ = pipeline.read(settings)
     if cell_types is None:
-        raise SystemExit(f"{path} has no labels to score by")
-    adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
+        raise SystemExit(f"{where} has no labels to score by")
+    adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
     codes = cell_types.loc[adata.obs_names].astype("category").cat.codes.to_numpy()
     return adata, codes
 
