@@ -100,21 +100,19 @@ def _names_in(path: Path) -> list[str]:
 def check_names(cells: pd.Index, names: list[str], flag: str) -> None:
     """Log how many names of a file are those of cells; InputError if none is."""
     known = {*cells}
-    title = names[0] if names[0] not in known and mtx.HEADER.fullmatch(names[0]) else None
+    has_title = len(names) > 1 and names[0] not in known and mtx.HEADER.fullmatch(names[0])
+    title = names[0] if has_title else None
     given = dict.fromkeys(names if title is None else names[1:])
     unknown = [name for name in given if name not in known]
     if len(unknown) == len(given):
-        theirs = unknown[0] if unknown else "nothing"
         raise InputError(
-            f"{flag} names no cell of the data: it has {theirs!r} and the like, the data have "
+            f"{flag} names no cell of the data: it has {unknown[0]!r} and the like, the data have "
             f"{cells[0]!r}{_hint(known, unknown)}"
         )
     header = "" if title is None else f", its first row is a header ({title!r})"
-    strangers = f", such as {unknown[0]!r}" if unknown else ""
-    log.info(
-        "names     %s: %d cells of %d%s; %d names in it are no cells%s",
-        *(flag, len(given) - len(unknown), len(cells), header, len(unknown), strangers),
-    )
+    rest = f", names in it that are no cells: {len(unknown)}, as {unknown[0]!r}" if unknown else ""
+    named = len(given) - len(unknown)
+    log.info("names     %s: %d of %d cells%s%s", flag, named, len(cells), header, rest)
 
 
 def _hint(cells: Iterable[str], names: list[str]) -> str:
