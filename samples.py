@@ -77,7 +77,8 @@ def _in_folder(folder: Path) -> list[Path]:
         samples = tables
     names = [path.name for path in samples]
     of_one = any(map(ALL_DROPLETS.fullmatch, names)) and any(map(ONLY_CELLS.fullmatch, names))
-    if len(samples) < 2 or of_one:
+    twice = len({*map(utils.data_name, samples)}) < len(samples)  # of one, in two formats
+    if len(samples) < 2 or of_one or twice:
         return []
     rest = [path.name for path in files if path not in samples]
     if rest:

@@ -45,8 +45,8 @@ def _labels_in(path: Path) -> dict[str, str | None]:
     for row in rows:
         if len(row) != 2:
             raise InputError(
-                f"{path}: the row of {row[0]!r} has {len(row)} columns: two are needed, the cell's "
-                "name and its label, with a comma, tab or semicolon between them"
+                f"{path}: in the row of {row[0]!r} the number of columns is {len(row)}: two are "
+                "needed, the cell's name and its label, with a comma, tab or semicolon between them"
             )
         name, value = row
         label = None if value in (*readers.MISSING, "NA") else value

@@ -168,10 +168,13 @@ def entries(path: Path) -> list[list[str]]:
     with hdf5.input_errors(path), opened_text(path) as file:
         lines = file.read().splitlines()
     separator = _separator("\n".join(lines[:2]))
-    if separator is None:
-        rows = [[line.strip().strip('"')] for line in lines]
-    else:
-        rows = [[x.strip() for x in row] for row in csv.reader(lines, delimiter=separator)]
+    try:
+        if separator is None:
+            rows = [[line.strip().strip('"')] for line in lines]
+        else:
+            rows = [[x.strip() for x in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        raise InputError(f"{path}: is not a table that can be read ({error})") from error
     rows = [row for row in rows if any(row)]
     if not rows:
         raise InputError(f"{path}: has no rows, give a table of text")

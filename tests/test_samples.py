@@ -89,7 +89,10 @@ def test_what_belongs_to_one_sample_is_no_folder_of_samples(tmp_path):
     (velocyto / "barcodes.tsv").write_text("AAAC-1\nCCCG-1\n")
     write_mtx(tenx)
     write_mtx(tenx, "EM_")
-    for folder in (outs, velocyto, tenx):
+    both_formats = tmp_path / "both"
+    write_mtx(both_formats / "brain")
+    sample("xy", "gh").write_h5ad(both_formats / "brain.h5ad")
+    for folder in (outs, velocyto, tenx, both_formats):
         assert samples.paths_of([folder]) == [folder]
     with pytest.raises(InputError, match="holds 2 folders with a matrix: name one of them"):
         samples.read([outs])

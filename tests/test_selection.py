@@ -283,10 +283,11 @@ def test_labels_of_a_file(text, tmp_path, lines):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("AAAC-1,T,3\n", "the row of 'AAAC-1' has 3 columns: two are needed"),
-        ("AAAC-1\nCCCG-1\n", "the row of 'AAAC-1' has 1 columns"),
+        ("AAAC-1,T,3\n", "the row of 'AAAC-1' the number of columns is 3: two are needed"),
+        ("AAAC-1\nCCCG-1\n", "the row of 'AAAC-1' the number of columns is 1"),
         ("AAAC-1,T\nAAAC-1,B\n", "'AAAC-1' has two labels, 'T' and 'B'"),
         ("\n \n", "has no rows"),
+        ("AAAC-1,T\nCCCG-1," + "B" * 200_000, "is not a table that can be read"),
         ("AAAC,T\nCCCG,B\n", "2 would match without the suffix of the data's names"),
     ],
 )
