@@ -1,15 +1,13 @@
 """The one pipeline: read, prepare, number of clusters, fit, score, write.
 
 `train.py` and `baselines.py` run all of it on a file, `sctag.py` its middle on an AnnData of a
-notebook. They differ in what fits: the network (`fit`) or a rival. Letters: N cells, D latent size,
-F features that are clustered, C clusters. Slow imports stand where they are first needed, so that a
-mistake is reported in the first second.
+notebook. They differ in what fits: the network (`fitting.fit`) or a rival. Letters: N cells. Slow
+imports stand where they are first needed, so that a mistake is reported in the first second.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +17,7 @@ import numpy as np
 import batches
 import results
 import utils
-from results import Fitted, Trained
+from results import Fitted
 from settings import Settings
 from utils import Stopwatch
 
@@ -95,134 +93,6 @@ def read(settings: Settings) -> Data:
     if not cells.all():
         adata = adata[cells].copy()
     return Data(adata, cell_types, where, source)
-
-
-def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device]:
-    """Start TensorFlow on the device that was asked for; return a new network and the device.
-
-    The network suits the genes and the batches of the prepared data.
-    """
-    device = utils.start_tensorflow(settings.gpu_option)
-    missing = settings.gpu_option != "-1" and device.name == "CPU"
-    log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
-    from model import SCTAG
-
-    with utils.tensorflow_session():
-        network = SCTAG(
-            settings,
-            n_genes=adata.n_vars,
-            n_batches=batches.one_hot(adata).shape[1],
-            seed=settings.seed,
-        )
-    return network, device
-
-
-def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
-    """Cluster prepared data with scTAG: both training phases.
-
-    Raises
-    ------
-    TrainingError
-        If a loss is not finite.
-    """
-    with stopwatch("start_tensorflow"):
-        network, device = start_network(settings, adata)
-        import clustering
-        import tensors
-        import training
-        import views
-    with utils.tensorflow_session():
-        with stopwatch("pretrain"):
-            data = tensors.training_data(
-                adata,
-                settings,
-                settings,
-                dtype=network.product_dtype,
-                block_bytes=device.block_bytes,
-            )
-            phase = training.phases(settings)[0]
-            pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
-            history = pretraining.run(settings.seed)
-            z = training.embed(network, data)
-        with stopwatch("initial_clusters"):
-            if settings.cluster_on == "joint":
-                features = views.features(adata, metric=settings.neighbour_metric)
-                data = tensors.with_components(data, features, z)
-            points = tensors.join(z, data).numpy()
-            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
-            initial, notes = initial_clusters(adata, z, points, number, settings)
-        network.place_centers(
-            clustering.centers_of(points, initial), trainable=settings.train_centers
-        )
-        with stopwatch("cluster"):
-            clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
-        z = training.embed(network, data)
-    history += clustered.history
-    # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
-    labels = clustered.labels if settings.maxiter else initial
-    return Fitted(
-        labels=labels,
-        number=number,
-        metrics=notes
-        | {
-            "epochs": dict(Counter(row["phase"] for row in history)),
-            "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
-        },
-        trained=Trained(
-            network=network,
-            initial=initial,
-            z=z,
-            points=tensors.join(z, data).numpy(),
-            q=clustered.q,
-            history=history,
-        ),
-    )
-
-
-def initial_clusters(
-    adata: ad.AnnData, z: np.ndarray, points: np.ndarray, number: Number, settings: Settings
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the labels (N,) from which the clustering phase starts, and what is said of them.
-
-    Parameters
-    ----------
-    adata
-        Prepared data.
-    z
-        Embedding by the pretrained network, shape (N, D).
-    points
-        What is clustered, shape (N, F).
-    number
-        The number of clusters C; labels that came with it are taken as they are.
-    settings
-        `init` names the method.
-    """
-    import clustering
-    import views
-
-    notes: dict[str, Any] = {}
-    assert number.n_clusters is not None
-    if number.labels is not None:
-        labels = number.labels
-    elif settings.init == "consensus":
-        labels, agreement = views.consensus(
-            adata,
-            z,
-            metric=settings.neighbour_metric,
-            n_clusters=number.n_clusters,
-            seed=settings.seed,
-        )
-        notes["agreement"] = round(agreement, 4)
-        log.info("consensus of clusterings that agree with it by a mean ARI of %.2f", agreement)
-    elif settings.init == "kmeans":
-        labels = clustering.kmeans(points, n_clusters=number.n_clusters, seed=settings.seed)
-    else:
-        graph = views.graph(adata)
-        labels = clustering.spectral(graph, n_clusters=number.n_clusters, seed=settings.seed)
-    if (found := len(np.unique(labels))) < number.n_clusters:
-        name = settings.init
-        log.warning("warning: %s found %d clusters, not %d", name, found, number.n_clusters)
-    return labels, notes
 
 
 def score(cell_types: pd.Series | None, labels: np.ndarray) -> dict[str, float] | None:

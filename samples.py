@@ -123,14 +123,14 @@ def read(
     of cells and graphs were made of each sample alone, and do not belong together.
     """
     parts = []
-    choices = {"layer": layer, "genome": genome, "transpose": transpose, "whole": whole}
     names = utils.data_names(paths)
     for name, path in zip(names, paths, strict=True):
-        parts.append(readers.read(path, **choices))
+        adata = readers.read(path, layer=layer, genome=genome, transpose=transpose, whole=whole)
+        parts.append(adata)
         if len(paths) > 1:
-            for key in [*parts[-1].obsm]:
-                del parts[-1].obsm[key]
-            log.info("sample    %s: %d cells, %d genes, from %s", name, *parts[-1].shape, path)
+            for key in [*adata.obsm]:
+                del adata.obsm[key]
+            log.info("sample    %s: %d cells, %d genes, from %s", name, *adata.shape, path)
     return parts[0] if len(parts) == 1 else joined(dict(zip(names, parts, strict=True)))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 import annotated
 import command
+import fitting
 import overview
 import pipeline
 import results
@@ -112,7 +113,7 @@ def cluster(
         prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
         number = pipeline.request_number(prepared, None, settings)
-        fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
+        fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)
         # with the settings and versions that repeat it
         notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 import readers
+from annotation import genes, quality
 from data_settings import Selection
 from formats import mtx, raw_counts, text
 from formats.parts import listed
@@ -28,14 +29,6 @@ if TYPE_CHECKING:  # half a second to import
 
 log = logging.getLogger("sctag")
 
-# Mitochondrial genes of man (MT-CO1), mouse (mt-Co1), fly (mt:CoI) and of tables of R (MT.CO1),
-# perhaps behind the name of a genome (GRCh38_MT-CO1, mm10___mt-Co1).
-MITOCHONDRIAL = re.compile(r"(.*_)?mt[-:.].+", re.I)
-# Columns of var in which files keep the symbols of genes that are named by identifiers.
-SYMBOLS = (
-    *("gene_symbols", "gene_symbol", "symbol", "symbols", "gene_name", "gene_names"),
-    *("feature_name", "gene_short_name", "Symbol", "Gene"),
-)
 # A cell looks empty with less than a tenth of the median depth, if that is less than so many counts
 # (cells read in full length differ by more than that), or with hardly any counts at all, as most
 # barcodes of a matrix of all droplets have. Of 21 labelled data sets none has more than 0.5 % such
@@ -185,11 +178,11 @@ def _steps(
         flag = f"--min_genes {selection.min_genes}"
         yield "filtered", flag, np.diff(_counts(adata).indptr) >= selection.min_genes
     if selection.max_mito is not None:
-        share = mitochondrial_share(adata)
+        share = quality.mitochondrial_share(_counts(adata), adata.var)
         if share is None:
             raise InputError(
                 "--max_mito: no gene is named as a mitochondrial one (MT-... or mt-...), nor is "
-                f"there one in a column of var with symbols ({', '.join(SYMBOLS)})"
+                f"there one in a column of var with symbols ({', '.join(genes.SYMBOLS)})"
             )
         yield "filtered", f"--max_mito {selection.max_mito:g}", ~(share > selection.max_mito)
 
@@ -226,23 +219,6 @@ def _sample(mask: np.ndarray, size: int, *, seed: int) -> np.ndarray:
 # --- Quality of the cells -------------------------------------------------------------------------
 
 
-def mitochondrial_share(adata: ad.AnnData) -> np.ndarray | None:
-    """Return the share of each cell's counts that are of mitochondrial genes, shape (N,), 0 to 1.
-
-    The genes are told by their names, or, if none is named so, by the first column of var with
-    symbols that has such names. X is counts, cells x genes; a cell without counts has 0. None if
-    the data name no such gene.
-    """
-    named = [adata.var_names, *(adata.var[key] for key in SYMBOLS if key in adata.var)]
-    masks = ([MITOCHONDRIAL.fullmatch(str(gene)) is not None for gene in genes] for genes in named)
-    genes = next((np.array(mask) for mask in masks if any(mask)), None)
-    if genes is None:
-        return None
-    depth, share = _depth(adata), np.zeros(adata.n_obs)
-    mitochondrial = _counts(adata) @ genes.astype(np.float64)
-    return np.divide(mitochondrial, depth, out=share, where=depth > 0)
-
-
 def _counts(adata: ad.AnnData) -> csr_matrix:
     """Return X (N, G) in the one form of counts; the same object if it has it already."""
     return raw_counts.canonical(adata.X, "X")
@@ -270,7 +246,7 @@ def warn_of_poor_cells(adata: ad.AnnData) -> None:
             "may be empty droplets, which --min_counts leaves out",
             *(100 * empty, bound, median),
         )
-    share = mitochondrial_share(adata)
+    share = quality.mitochondrial_share(_counts(adata), adata.var)
     if share is not None and (dying := (share > HIGH_MITO)[has_counts].mean()) > MANY:
         log.warning(
             "warning: %.0f %% of the cells have more than %.0f %% mitochondrial counts: they may "

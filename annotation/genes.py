@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # half a second to import
 
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?", re.I)  # of a gene, with or without its version
 # Columns in which files keep the symbols: of scanpy, 10x through anndata, CELLxGENE and Seurat.
-SYMBOLS = ("gene_symbols", "gene_symbol", "feature_name", "gene_short_name", "symbol", "gene_name")
+SYMBOLS = (
+    *("gene_symbols", "gene_symbol", "feature_name", "gene_short_name", "symbol", "symbols"),
+    *("Symbol", "gene_name", "gene_names", "Gene"),
+)
 
 
 def are_ids(names: Iterable[object]) -> bool:

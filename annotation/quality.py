@@ -6,7 +6,6 @@ Letters: N cells, G genes, C clusters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,9 +17,10 @@ if TYPE_CHECKING:  # slow to import
     import pandas as pd
     import scipy.sparse as sp
 
-# By symbol, behind the genome of a mixed sample; R writes a dot for the dash. By identifier, the
-# protein-coding genes of human and mouse (Ensembl), from ND1 along the genome to CYTB.
-MITOCHONDRIAL = re.compile(r"(hg19_|hg38_|mm10_|GRC[hm]\d+_+)?(MT|Mt|mt)[-.]\w.*")
+# By symbol: of man (MT-CO1), mouse (mt-Co1), fly (mt:CoI) and of tables of R (MT.CO1), perhaps
+# behind the name of a genome (GRCh38_MT-CO1, mm10___mt-Co1). By identifier, the protein-coding
+# genes of human and mouse (Ensembl), from ND1 along the genome to CYTB.
+MITOCHONDRIAL = re.compile(r"(.*_)?mt[-:.].+", re.I)
 _HUMAN = (
     *(198888, 198763, 198804, 198712, 228253, 198899, 198938),
     *(198840, 212907, 198886, 198786, 198695, 198727),
@@ -81,32 +81,31 @@ def measure(logs: ad.AnnData, depth: np.ndarray) -> Cells:
         Counts of each cell, shape (N,), above zero, or anything in proportion to them, such as
         size factors.
     """
-    names = genes.symbols(logs.var)
-    names = logs.var_names.to_numpy() if names is None else names
-    share = mitochondrial_share(logs.X.expm1(), names)
+    share = mitochondrial_share(logs.X.expm1(), logs.var)
     return Cells(np.asarray(depth, np.float64), np.diff(logs.X.indptr), share)
 
 
-def mitochondrial_share(counts: sp.csr_matrix, names: Iterable[object]) -> np.ndarray | None:
+def mitochondrial_share(counts: sp.csr_matrix, var: pd.DataFrame) -> np.ndarray | None:
     """Return the share of each cell's counts that is mitochondrial, (N,), 0 for a cell without any.
 
     Parameters
     ----------
     counts
         Shape (N, G); each cell may be divided by a number of its own, such as its size factor.
-    names
-        Of the genes, shape (G,): symbols, in which MT- or mt- marks the mitochondrial ones, or
-        identifiers of Ensembl for human or mouse.
+    var
+        Annotation of the genes. Their names, or the symbols of `genes.symbols`, have MT- or mt- in
+        front of the mitochondrial ones, or are identifiers of Ensembl for human or mouse.
 
     Returns
     -------
     The shares, or None if none of the genes is known to be mitochondrial.
     """
+    names = genes.symbols(var)
     is_mitochondrial = np.array(
         [
             MITOCHONDRIAL.fullmatch(str(name)) is not None
             or str(name).split(".")[0] in MITOCHONDRIAL_IDS
-            for name in names
+            for name in (var.index if names is None else names)
         ],
         np.float64,
     )

@@ -123,9 +123,8 @@ def cache_networks(
     adata, _ = prepared(settings)
     if graph == "plain":
         adata.obsp.pop(views.GRAPH, None)
-    import pipeline
 
-    network, device = pipeline.start_network(settings, adata)
+    network, device = fitting.start_network(settings, adata)
     import tensors
     import training
     import utils
@@ -150,13 +149,14 @@ def cache_networks(
 
 def cache_runs(path: Path, name: str, cache: Path, *, words: str, seeds: list[int]) -> None:
     """Run the whole command, of which the labels are the default that a new way must beat."""
+    import fitting
     import pipeline
 
     for seed in seeds:
         out = run_dir(cache, name, seed)
         if not out.exists():
             settings = settings_of(path, words, seed=seed, out=out)
-            pipeline.run(settings, pipeline.fit, out_dir=out, notes=settings.to_json())
+            pipeline.run(settings, fitting.fit, out_dir=out, notes=settings.to_json())
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

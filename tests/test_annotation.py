@@ -393,7 +393,7 @@ def test_cells_are_measured_from_their_logarithms():
 )
 def test_mitochondrial_genes_are_known_by_name(name, share):
     counts = sp.csr_matrix(np.array([[1.0, 3.0], [0.0, 0.0]]))
-    computed = quality.mitochondrial_share(counts, [name, "ACTB"])
+    computed = quality.mitochondrial_share(counts, pd.DataFrame(index=[name, "ACTB"]))
     assert (computed is None) == (share is None)
     if computed is not None:
         assert computed.tolist() == [share, 0]
