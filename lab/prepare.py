@@ -123,6 +123,7 @@ def cache_networks(
     adata, _ = prepared(settings)
     if graph == "plain":
         adata.obsp.pop(views.GRAPH, None)
+    import fitting
 
     network, device = fitting.start_network(settings, adata)
     import tensors
