@@ -66,12 +66,13 @@ def prepared(adata=None, *, seed=0, **changes):
     return preprocess.prepare(adata, Preparation(**settings), seed=seed)
 
 
-def network(*, n_genes=20, seed=1, **changes):
+def network(*, n_genes=20, n_batches=0, seed=1, **changes):
     """A small network without dropout."""
     import model
 
     sizes = {"hidden_dim": 16, "latent_dim": 4, "decoder_dims": [8, 16], "hops": 2, "dropout": 0.0}
-    return model.SCTAG(Architecture(**(sizes | changes)), n_genes=n_genes, seed=seed)
+    architecture = Architecture(**(sizes | changes))
+    return model.SCTAG(architecture, n_genes=n_genes, n_batches=n_batches, seed=seed)
 
 
 class Ran(NamedTuple):

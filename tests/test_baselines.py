@@ -280,6 +280,14 @@ def test_scvi_reads_the_counts_and_leaves_its_input_alone(fake_scvi, prepared, s
     assert fake_scvi.calls.counts is not prepared.layers["counts"]
     assert (fake_scvi.calls.counts != prepared.layers["counts"]).nnz == 0
     assert "_scvi_uuid" not in prepared.uns
+    assert fake_scvi.calls.batches is None
+
+
+def test_scvi_is_told_the_batches(fake_scvi, prepared):
+    adata = prepared.copy()
+    adata.obs["sctag_batch"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "a", "b"))
+    apply("scvi_kmeans", adata, n_clusters=3)
+    assert fake_scvi.calls.batches.tolist() == adata.obs["sctag_batch"].tolist()
 
 
 def test_scvi_leiden_clusters_the_embedding_as_leiden_does_its_graph(fake_scvi, prepared):
