@@ -34,6 +34,7 @@ COLUMNS = {
 KEYS = {
     "obsm": (
         *("X_sctag", "X_sctag_joint", "sctag_proba", "X_umap", views.COMPONENTS, views.LOGS),
+        *("sctag_denoised", "sctag_dropout"),
         *(views.COMPONENTS + batches.UNCORRECTED, views.LOGS + batches.UNCORRECTED),
     ),
     "obsp": ("connectivities", views.GRAPH),
@@ -213,6 +214,22 @@ def _logarithms(
     logs = anndata.AnnData(matrix, var=target.var.iloc[genes].copy())
     logs.obs_names = target.obs_names
     return logs
+
+
+def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnData:
+    """Return what the count decoder expects (`model.ExpectedCounts`) as an AnnData of its own.
+
+    X is the mean for a cell of the median depth, layers["dropout"] the probability of a dropout
+    where the likelihood knows one; obs and var are those of the prepared data.
+    """
+    import anndata
+
+    return anndata.AnnData(
+        expected.mean,
+        obs=prepared.obs.copy(),
+        var=prepared.var[[]].copy(),
+        layers={"dropout": expected.pi} if with_pi else {},
+    )
 
 
 def compact(prepared: ad.AnnData) -> ad.AnnData:

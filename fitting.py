@@ -15,7 +15,7 @@ import batches
 import utils
 from results import Fitted, Trained
 from settings import Settings
-from utils import Stopwatch
+from utils import InputError, Stopwatch
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -50,9 +50,17 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
 
     Raises
     ------
+    InputError
+        If counts are to be denoised that the decoder was not fitted to.
     TrainingError
         If a loss is not finite.
     """
+    fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
+    if settings.denoised and not fits_counts:
+        raise InputError(
+            "--denoised is for a count decoder that fits counts: leave it out, or give "
+            "--reconstruction zinb --zinb_target counts"
+        )
     with stopwatch("start_tensorflow"):
         network, device = start_network(settings, adata)
         import clustering
@@ -85,6 +93,9 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
         with stopwatch("cluster"):
             clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
         z = training.embed(network, data)
+        expected = None
+        if settings.denoised:
+            expected = network.expected_counts(z, batches.one_hot(adata))
     history += clustered.history
     # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
     labels = clustered.labels if settings.maxiter else initial
@@ -103,6 +114,7 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
             points=tensors.join(z, data).numpy(),
             q=clustered.q,
             history=history,
+            expected=expected,
         ),
     )
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import likelihoods
 from layers import (
     AdjacencyDecoder,
     CountHeads,
@@ -27,6 +28,7 @@ from settings import Architecture
 from tensors import GraphTensors
 
 WEIGHTS_FILE = "model.weights.h5"
+BLOCK_CELLS = 4096  # whose counts are decoded at a time
 ARCHITECTURE_FILE = "model.json"
 
 
@@ -38,6 +40,21 @@ class NetworkState(NamedTuple):
 
     seed: int
     values: list[np.ndarray]
+
+
+class ExpectedCounts(NamedTuple):
+    """What the count decoder expects of each cell and gene, both of shape (N, G).
+
+    Parameters
+    ----------
+    mean
+        Mean of the negative binomial for a cell of the median depth, without zero inflation.
+    pi
+        Probability that a count is lost, and a zero stands in its place.
+    """
+
+    mean: np.ndarray
+    pi: np.ndarray
 
 
 class SCTAG(keras.Model):
@@ -176,6 +193,26 @@ class SCTAG(keras.Model):
             kernel=tf.concat([head.kernel for head in self.heads], axis=1),
             bias=tf.concat([head.bias for head in self.heads], axis=0),
         )
+
+    def expected_counts(self, z: np.ndarray, batches: np.ndarray) -> ExpectedCounts:
+        """Return what the count decoder expects, computed in blocks of `BLOCK_CELLS` cells.
+
+        Parameters
+        ----------
+        z
+            Embedding, shape (N, D).
+        batches
+            A column for each batch with ones for its cells, shape (N, B).
+        """
+        parts = []
+        for start in range(0, len(z), BLOCK_CELLS):
+            rows = slice(start, start + BLOCK_CELLS)
+            heads = self.decode_counts(tf.constant(z[rows]), tf.constant(batches[rows]))
+            output = tf.cast(heads.hidden @ tf.cast(heads.kernel, heads.hidden.dtype), tf.float32)
+            log_mean, _, pi = tf.split(output + heads.bias, 3, axis=1)
+            mean = tf.exp(tf.clip_by_value(log_mean, *likelihoods.LOG_MEAN_RANGE))
+            parts.append((mean.numpy(), tf.sigmoid(pi).numpy()))
+        return ExpectedCounts(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def assign(self, points: tf.Tensor) -> tf.Tensor:
         """Return the soft assignment q (N, C) of points (N, F) to the centres, once placed."""

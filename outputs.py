@@ -61,6 +61,10 @@ def write(
             annotated.complete(prepared, whole, np.arange(whole.n_obs), genes)
             files = {results.DATA: whole, results.PREPARED: annotated.compact(prepared)}
             adata = whole
+        if settings.denoised:
+            with_pi = settings.reconstruction == "zinb"
+            expected = fitted.trained.expected
+            files[results.DENOISED] = annotated.denoised(prepared, expected, with_pi=with_pi)
         if not settings.no_report:
             overview.add(adata, settings)
             page = overview.content(adata, name=settings.name, labels=cell_types)

@@ -32,13 +32,14 @@ LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 PREPARED = "prepared.h5ad"  # the cells as the network reads them
 METRICS, SETTINGS = "metrics.json", "settings.json"
 MARKERS_FILE, TYPES_FILE = "markers.csv", "cell_types.csv"
+DENOISED = "denoised.h5ad"
 REPORT, FIGURES = "report.html", "report_figures"  # a page, and a folder
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
 # Of a run of any kind.
 FILES = (
     *(LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK),
-    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES),
+    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES, DENOISED),
 )
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
@@ -218,6 +219,8 @@ class Trained(NamedTuple):
         Soft assignment to the clusters, shape (N, C).
     history
         A row of losses an epoch, of both phases.
+    expected
+        What the count decoder expects, a `model.ExpectedCounts`, where that was asked for.
     """
 
     network: Any
@@ -226,6 +229,7 @@ class Trained(NamedTuple):
     points: np.ndarray
     q: np.ndarray
     history: list[dict[str, Any]]
+    expected: Any = None
 
 
 class Fitted(NamedTuple):

@@ -84,9 +84,11 @@ def cluster(
     uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps take the network's
     graph. Unless with `no_report`, also obsm["X_umap"], obs["sctag_uncertain"], markers in
     uns["rank_genes_groups"] and ["sctag_markers"], and with `markers="types.csv"` suggested types
-    in uns["sctag_types"]. What was there under these names is kept with _before at the end, or
-    replaced if an earlier call has left it. Cells without counts, and those that `subset`, a filter
-    or `subsample` leaves out, have no cluster, and NaN.
+    in uns["sctag_types"]. With `denoised` also obsm["sctag_denoised"] and ["sctag_dropout"], what
+    the count decoder expects of the genes of var["sctag_gene"], in their order. What was there
+    under these names is kept with _before at the end, or replaced if an earlier call has left it.
+    Cells without counts, and those that `subset`, a filter or `subsample` leaves out, have no
+    cluster, and NaN.
 
     Raises
     ------
@@ -112,6 +114,7 @@ def cluster(
         chosen = counts if cells.all() else counts[cells].copy()
         prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
+        overview.check_types(settings, adata.var)
         number = pipeline.request_number(prepared, None, settings)
         fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)
@@ -122,8 +125,14 @@ def cluster(
             prepared, fitted, settings=notes, metrics=metrics, environment=environment
         )
         target = adata.copy() if copy else adata
-        cells, genes = (names.astype(int) for names in (prepared.obs_names, prepared.raw.var_names))
-        annotated.complete(prepared, target, cells.to_numpy(), genes.to_numpy())
+        cells = prepared.obs_names.to_numpy().astype(int)
+        genes = prepared.raw.var_names.to_numpy().astype(int)
+        annotated.complete(prepared, target, cells, genes)
+        if fitted.trained and fitted.trained.expected:
+            expected = fitted.trained.expected
+            of_cells = {"sctag_denoised": expected.mean, "sctag_dropout": expected.pi}
+            for key, values in of_cells.items():
+                target.obsm[key] = annotated.spread(values, cells, target.n_obs)
         if not settings.no_report:
             overview.add(target, settings)
     return target

@@ -55,6 +55,14 @@ class Run:
         stage="training",
         neutral=True,
     )
+    denoised: bool = _run(
+        False,
+        "write denoised.h5ad: what the count decoder expects of each cell and gene of the network, "
+        "and the probability of a dropout",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
     markers: Path | None = _run(
         None,
         "list of marker genes, .csv, .tsv or .gmt, by which cell types are suggested for clusters",

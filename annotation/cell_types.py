@@ -208,6 +208,11 @@ def _ranked(scores: dict[str, float], counted: dict[str, str]) -> dict[str, obje
     }
 
 
+def check(var: pd.DataFrame, sets: dict[str, list[str]]) -> None:
+    """Raise InputError if none of the marker genes is among the genes that var annotates."""
+    _positions(var, sets)
+
+
 def _positions(var: pd.DataFrame, sets: dict[str, list[str]]) -> dict[str, list[int]]:
     """Return where the genes of each type stand; the log names the types of which there is none."""
     lookup = genes.Positions(var)
