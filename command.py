@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import settings
 from declare import Spec

@@ -3,6 +3,7 @@
     import sctag
     adata = sctag.cluster(adata)              # finds the number of clusters
     adata.obs["sctag"]                        # a cluster for each cell
+    sctag.report(adata)                       # shows itself
 
 The results are those of the command `train.py` with the same data and settings. What cannot be used
 raises a ValueError with one sentence (`utils.InputError`).
@@ -35,13 +36,43 @@ if TYPE_CHECKING:
 
     from report import Report
 
-__all__ = ["cluster", "embed", "report"]
+__all__ = ["cluster", "embed", "read", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
     *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
     *("out", "overwrite", "no_h5ad"),
 )
+
+
+def read(
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    genome: str | None = None,
+    transpose: bool | None = None,
+) -> ad.AnnData:
+    """Read a file or folder of any format that the command reads, with everything that it holds.
+
+    Parameters
+    ----------
+    path
+        What `train.py --data` takes: its contents decide the format.
+    layer, genome, transpose
+        As the settings of the command of these names.
+
+    Returns
+    -------
+    The AnnData, with raw counts in X.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    import readers
+
+    return readers.read(path, layer=layer, genome=genome, transpose=transpose, whole=True)
 
 
 def cluster(
