@@ -281,4 +281,4 @@ def write_run(
         with warnings.catch_warnings():
             # a user's key may have a slash in it; a later anndata will refuse that, not this one
             warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
-            adata.write_h5ad(staging / name, compression="gzip")
+            adata.write_h5ad(staging / name, compression="gzip", compression_opts=1)
