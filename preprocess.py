@@ -58,8 +58,8 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
 
     The size factor, obs["size_factor"], is a cell's depth over the median depth (scanpy's
     `normalize_total` without a target, the official `normalize_per_cell`); uns["sctag"] keeps the
-    median depth. The logarithm is natural. Of the given data, whose X is counts, only X, obs and
-    var are taken.
+    median depth, and var["mean_count"] the mean count of each gene. The logarithm is natural. Of
+    the given data, whose X is counts, only X, obs and var are taken.
     """
     normalised = ad.AnnData(
         adata.X.copy(), obs=adata.obs.copy(), var=adata.var.copy(), layers={"counts": adata.X}
@@ -67,6 +67,8 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
     depth = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
     normalised.obs["size_factor"] = depth / np.median(depth)
     normalised.uns["sctag"] = {"median_depth": json.dumps(float(np.median(depth)))}
+    totals = np.asarray(adata.X.sum(axis=0, dtype=np.float64)).ravel()
+    normalised.var[views.MEAN_COUNT] = totals / adata.n_obs
     sc.pp.normalize_total(normalised)
     sc.pp.log1p(normalised)
     del normalised.uns["log1p"]  # scanpy's own note; anndata before 0.12 cannot read it
@@ -233,12 +235,28 @@ def prepare_like(
     seed: int,
     where: str = "X",
 ) -> ad.AnnData:
-    """Return new data prepared as a reference was: its genes, scale and components.
+    """Return new data prepared as a reference was, with a graph that joins them among themselves.
+
+    See `values_like`, of which the parameters are; the seed is that of an approximate graph.
+    """
+    prepared = values_like(adata, reference, preparation, where=where)
+    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    if views.MAPS in reference.uns:
+        views.add_mapped_graph(prepared, reference.uns[views.MAPS], preparation, seed=seed)
+    return prepared
+
+
+def values_like(
+    adata: ad.AnnData, reference: ad.AnnData, preparation: Preparation, *, where: str = "X"
+) -> ad.AnnData:
+    """Return new data with the genes, the scale and the components of a reference, cell by cell.
 
     Depths, over the genes that counted in the reference's, are divided by its median depth, genes
     scaled by the reference's mean and standard deviation, and the components made by the linear map
     that takes the reference's z-scores to its components (least squares, since the loadings of a
-    randomised PCA are only close to it). The graph joins the given cells among themselves.
+    randomised PCA are only close to it). Genes are matched by name. One that is missing has the
+    reference's mean in every cell, and the median depth is multiplied by the share of the
+    reference's counts that the genes have which are there.
 
     Parameters
     ----------
@@ -248,57 +266,70 @@ def prepare_like(
         Prepared data, as `prepare` returned them or as a run wrote them.
     preparation
         The settings with which the reference was prepared.
-    seed
-        Of an approximate graph.
     where
         What X is called in an error message.
+
+    Returns
+    -------
+    The z-scores of the reference's G genes in X, obs["size_factor"], the components in obsm, those
+    of the logarithms where the reference has them, and in raw the logarithms of all genes that the
+    two have in common.
 
     Raises
     ------
     InputError
-        If X does not hold raw counts, or lacks genes of the reference.
+        If X does not hold raw counts, or lacks more than half of the G genes.
     """
     matrix = _checked_counts(adata, preparation, where)
-    positions = _positions_of(reference.var_names, adata, where)
-    counted = adata.var_names.isin(reference.raw.var_names)  # not those of too few cells
-    depth = np.asarray(matrix[:, counted].sum(axis=1), dtype=np.float64).ravel()
+    _check_genes(reference, adata, where)
+    means = reference.raw.var[views.MEAN_COUNT]  # of the genes with counts in enough cells
+    shared = means.index[means.index.isin(adata.var_names)]
+    matrix = matrix[:, adata.var_names.get_indexer(shared)]
+    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     has_counts = depth > 0
-    factors = depth[has_counts] / json.loads(reference.uns["sctag"]["median_depth"])
-    counts = matrix[has_counts][:, positions]
-    logarithms = np.log1p(counts.multiply(1 / factors[:, None]).toarray())
+    share = means[shared].sum() / means.sum()
+    factors = depth[has_counts] / (json.loads(reference.uns["sctag"]["median_depth"]) * share)
+    raw = sp.csr_matrix(matrix[has_counts].multiply(1 / factors[:, None])).log1p()
+
+    def logarithms(genes: pd.Index, mean: np.ndarray) -> np.ndarray:
+        positions = shared.get_indexer(genes)
+        values = np.tile(np.asarray(mean, np.float64), (len(factors), 1))
+        values[:, positions >= 0] = raw[:, positions[positions >= 0]].toarray()
+        return values
+
     std = np.where(reference.var["std"] == 0, 1.0, reference.var["std"])
-    x = (logarithms - reference.var["mean"].to_numpy()) / std
+    mean = reference.var["mean"].to_numpy()
+    x = (logarithms(reference.var_names, mean) - mean) / std
     if preparation.clip is not None:
         x = np.clip(x, -preparation.clip, preparation.clip)
     prepared = ad.AnnData(
-        x.astype(np.float32),
-        obs=adata.obs[has_counts].copy(),
-        var=reference.var.copy(),
-        layers={"counts": counts},
+        x.astype(np.float32), obs=adata.obs[has_counts].copy(), var=reference.var.copy()
     )
     prepared.obs["size_factor"] = factors
+    prepared.raw = ad.AnnData(raw, obs=prepared.obs[[]], var=pd.DataFrame(index=shared))
     reference_x = np.asarray(reference.X, np.float64)
-    mean = reference_x.mean(axis=0)
-    loadings = np.linalg.lstsq(reference_x - mean, reference.obsm["X_pca"])[0]  # (G, P)
-    prepared.obsm["X_pca"] = (x - mean) @ loadings
-    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
+    center = reference_x.mean(axis=0)
+    loadings = np.linalg.lstsq(reference_x - center, reference.obsm["X_pca"])[0]  # (G, P)
+    prepared.obsm["X_pca"] = (x - center) @ loadings
     if views.LOGS in reference.obsm:
-        names = reference.raw.var_names[reference.raw.var[views.LOG_GENES].to_numpy()]
-        log_counts = matrix[has_counts][:, _positions_of(names, adata, where)]
-        logarithms = np.log1p(log_counts.multiply(1 / factors[:, None]).toarray())
-        prepared.obsm[views.LOGS] = views.log_components_like(logarithms, reference)
-    if views.MAPS in reference.uns:
-        views.add_mapped_graph(prepared, reference.uns[views.MAPS], preparation, seed=seed)
+        genes = reference.raw.var[reference.raw.var[views.LOG_GENES]]
+        values = logarithms(genes.index, genes[views.LOG_MEAN])
+        prepared.obsm[views.LOGS] = views.log_components_like(values, reference)
     return prepared
 
 
-def _positions_of(genes: pd.Index, adata: ad.AnnData, where: str) -> np.ndarray:
-    """Return the positions of genes, by name, among those of the data; InputError if one lacks."""
-    positions = adata.var_names.get_indexer(genes)
-    if (positions < 0).any():
-        missing = genes[positions < 0]
-        raise InputError(
-            f"{where} lacks {len(missing)} of the {len(genes)} genes that the run used, such as "
-            f"{', '.join(missing[:3])}: give data with the same names of genes"
-        )
-    return positions
+def _check_genes(reference: ad.AnnData, adata: ad.AnnData, where: str) -> None:
+    """Log how many genes of the network the data lack; InputError if more than half of them."""
+    genes = reference.var_names
+    missing = genes[~genes.isin(adata.var_names)]
+    if not len(missing):
+        return
+    lacks = f"{where} lacks {len(missing)} of the {len(genes)} genes that the run used"
+    lacks += f", such as {', '.join(missing[:3])}"
+    if 2 * len(missing) <= len(genes):
+        log.warning("warning: %s: their mean in the run is taken in their place", lacks)
+        return
+    advice = f"its genes are called {', '.join(adata.var_names[:3])}, give the same names"
+    if missing.str.upper().isin(adata.var_names.str.upper()).any():
+        advice = "some differ only in upper and lower case, give the same names"
+    raise InputError(f"{lacks}: {advice}")
