@@ -145,7 +145,7 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
     import novelty
 
     with utils.tensorflow_session():
-        z = encode(network, reference, new, settings)
+        z = encode(network, reference, new, settings)[reference.n_obs :]
         points = clustered_points(reference, new, z)
         q = network.assign(points.astype(np.float32)).numpy()
     return Prediction(
@@ -158,10 +158,11 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
 
 
 def encode(network: Any, reference: ad.AnnData, new: ad.AnnData, settings: Settings) -> np.ndarray:
-    """Return the embedding (N', D) of new cells, each joined to itself and its nearest of the run.
+    """Return the embedding of the run's cells and, below them, of new ones, shape (N + N', D).
 
-    The adjacency of all cells is [[A, 0], [B, I]], with A that of the run and k_neighbors - 1 ones
-    in each row of B, so that neither the run's cells nor other new ones depend on a new cell.
+    A new cell is joined to itself and to the k_neighbors - 1 nearest cells of the run. The
+    adjacency is [[A, 0], [B, I]], with A that of the run, so that neither the run's cells nor other
+    new ones depend on a new cell.
     """
     import anndata
     import scipy.sparse as sp
@@ -170,16 +171,15 @@ def encode(network: Any, reference: ad.AnnData, new: ad.AnnData, settings: Setti
     import tensors
     import views
 
-    known = views.graph(reference)
     points = [_in_space_of_neighbours(cells, reference) for cells in (new, reference)]
     nearest = neighbours.nearest_of(*points, k=min(settings.k_neighbors - 1, reference.n_obs))
+    blocks = [[views.graph(reference), None], [nearest, sp.identity(new.n_obs)]]
     both = anndata.AnnData(np.concatenate([reference.X, new.X]).astype(np.float32))
-    joined = sp.bmat([[known, None], [nearest, sp.identity(new.n_obs)]], format="csr")
-    both.obsp["connectivities"] = joined.astype(np.float32)
+    both.obsp["connectivities"] = sp.bmat(blocks, format="csr").astype(np.float32)
     # On a symmetric graph both directions are the same; B has one only.
     architecture = dataclasses.replace(settings, direction="ax")
     graph = tensors.graph_tensors(both, architecture, dtype=network.product_dtype)
-    return network.encode(graph, training=False).numpy()[reference.n_obs :]
+    return network.encode(graph, training=False).numpy()
 
 
 def _in_space_of_neighbours(cells: ad.AnnData, reference: ad.AnnData) -> np.ndarray:

@@ -238,7 +238,8 @@ def known_flags():
     known = {"--help"}
     for name, spec in settings.specs().items():
         known |= {f"--{name}", f"--no-{name}"} if bool in spec.types else {f"--{name}"}
-    return known | flags_of(benchmark.build_parser()) | flags_of(datasets.build_parser())
+    parsers = (module.build_parser() for module in (benchmark, datasets, predict))
+    return known.union(*map(flags_of, parsers))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
