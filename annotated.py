@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import batches
 import novelty
 import views
 from readers import keep_aside
@@ -27,12 +28,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 # Columns that a run's AnnData has of its own, whatever the input has under these names.
-COLUMNS = {"obs": ("sctag", "size_factor"), "var": ("sctag_gene", "sctag_log_gene")}
+COLUMNS = {
+    "obs": ("sctag", "size_factor", "sctag_uncertain"),
+    "var": ("sctag_gene", "sctag_log_gene"),
+}
 # Keys of a run's own in the other parts; those that only some settings give as well.
 KEYS = {
-    "obsm": ("X_sctag", "X_sctag_joint", "sctag_proba", views.COMPONENTS, views.LOGS),
+    "obsm": (
+        *("X_sctag", "X_sctag_joint", "sctag_proba", "X_umap", views.COMPONENTS, views.LOGS),
+        *("sctag_denoised", "sctag_dropout"),
+        *(views.COMPONENTS + batches.UNCORRECTED, views.LOGS + batches.UNCORRECTED),
+    ),
     "obsp": ("connectivities", views.GRAPH),
-    "uns": ("sctag", "neighbors", "log1p"),  # log1p says how raw of the input was made
+    # log1p says how raw of the input was made; the others are of `overview.add`
+    "uns": (
+        *("sctag", "neighbors", "log1p", "rank_genes_groups", "sctag_markers", "sctag_types"),
+        "sctag_colors",
+    ),
 }
 # Those of the labels that a run gives to new cells, and what says that they are there.
 NEW_COLUMNS = {"obs": ("sctag", "sctag_probability", "sctag_novelty", "sctag_unlike")}
@@ -41,18 +53,15 @@ PREDICTED_BY = "sctag_prediction"
 
 
 def annotate(
-    prepared: ad.AnnData,
-    fitted: Fitted,
-    *,
-    settings: dict[str, Any],
-    scores: dict[str, float] | None,
+    prepared: ad.AnnData, fitted: Fitted, *, settings: dict[str, Any], **notes: Any
 ) -> None:
     """Put the outcome of a network into its prepared AnnData under keys that scanpy users expect.
 
     Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
     components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
-    the settings, scores and history, and in uns["neighbors"] that the network's graph is the one of
-    scanpy's next steps, such as `sc.tl.umap` and `sc.tl.leiden`.
+    the settings, the history, how the number was estimated, and the notes that are given, and in
+    uns["neighbors"] that the network's graph is the one of scanpy's next steps, such as
+    `sc.tl.umap` and `sc.tl.leiden`.
     """
     import pandas as pd
 
@@ -76,7 +85,9 @@ def annotate(
             "use_rep": "X_sctag",
         },
     }
-    notes = {"settings": settings, "scores": scores, "history": trained.history}
+    notes |= {"settings": settings, "history": trained.history}
+    if fitted.number.estimate is not None:
+        notes["estimate"] = fitted.number.estimate._asdict()
     prepared.uns["sctag"] = prepared.uns["sctag"] | {
         name: json.dumps(note) for name, note in notes.items()
     }
@@ -111,7 +122,8 @@ def _complete(
 ) -> None:
     _keep_own(target, COLUMNS, KEYS, left_by="sctag")
     size = (target.n_obs, target.n_obs)
-    for name in COLUMNS["obs"]:
+    target.obs = target.obs.drop(columns=COLUMNS["obs"], errors="ignore")
+    for name in ("sctag", "size_factor"):
         target.obs[name] = _at(prepared.obs[name], cells, target.n_obs)
     for key in KEYS["obsm"]:
         target.obsm.pop(key, None)
@@ -129,8 +141,10 @@ def _complete(
     target.var = target.var.drop(columns=COLUMNS["var"], errors="ignore")
     for name, mark in marks.items():
         target.var[name] = np.isin(np.arange(target.n_vars), genes[mark])
-    for key in ("sctag", "neighbors"):
-        target.uns[key] = dict(prepared.uns[key])
+    for key in KEYS["uns"]:
+        target.uns.pop(key, None)
+        if key in prepared.uns:
+            target.uns[key] = dict(prepared.uns[key])
     target.raw = _logarithms(prepared, target, cells, genes)
 
 
@@ -213,6 +227,11 @@ def _keep_own(
         log.info("kept      of the input, with _before at the end: %s", ", ".join(renamed))
 
 
+def points_of(adata: ad.AnnData) -> np.ndarray:
+    """Return what was clustered, shape (N, F), of an AnnData with the keys of a run."""
+    return adata.obsm["X_sctag_joint" if "X_sctag_joint" in adata.obsm else "X_sctag"]
+
+
 def spread(values: np.ndarray, positions: np.ndarray, length: int) -> np.ndarray:
     """Return the rows of an array at their cells' positions among all cells, NaN elsewhere."""
     whole = np.full((length, *values.shape[1:]), np.nan, values.dtype)
@@ -255,8 +274,24 @@ def _logarithms(
     return logs
 
 
+def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnData:
+    """Return what the count decoder expects (`model.ExpectedCounts`) as an AnnData of its own.
+
+    X is the mean for a cell of the median depth, layers["dropout"] the probability of a dropout
+    where the likelihood knows one; obs and var are those of the prepared data.
+    """
+    import anndata
+
+    return anndata.AnnData(
+        expected.mean,
+        obs=prepared.obs.copy(),
+        var=prepared.var[[]].copy(),
+        layers={"dropout": expected.pi} if with_pi else {},
+    )
+
+
 def compact(prepared: ad.AnnData) -> ad.AnnData:
-    """Return the prepared data as `preprocess.prepare_like` needs them, and no more.
+    """Return the prepared data as `new_cells.values_like` needs them, and no more.
 
     Without the input's own annotation, and with nothing of raw but which genes counted, what the
     second view is made of, and by what new cells are judged (`novelty.profiles`).
@@ -265,11 +300,12 @@ def compact(prepared: ad.AnnData) -> ad.AnnData:
     import scipy.sparse as sp
 
     raw = prepared.raw
-    columns = [views.MEAN_COUNT]
-    columns += [name for name in (views.LOG_GENES, views.LOG_MEAN) if name in raw.var]
+    of_cells = ("sctag", "size_factor", batches.COLUMN)
+    of_genes = (views.MEAN_COUNT, views.LOG_GENES, views.LOG_MEAN)
+    columns = [name for name in of_genes if name in raw.var]
     kept = anndata.AnnData(
         prepared.X,
-        obs=prepared.obs[[*COLUMNS["obs"]]],
+        obs=prepared.obs[[name for name in of_cells if name in prepared.obs]],
         var=prepared.var[["mean", "std"]],
         layers={"counts": prepared.layers["counts"]},
         obsm=dict(prepared.obsm),

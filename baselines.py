@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import batches
 import command
 import pipeline
 import settings
@@ -133,15 +134,16 @@ def import_scvi() -> Any:
 def scvi_latent(adata: ad.AnnData, *, seed: int) -> np.ndarray:
     """Return scVI's embedding (N, 10) of layers["counts"], with all its defaults.
 
-    The global seeds are set, because scvi-tools knows no others. Source: Lopez et al. 2018. Raises
-    InputError without scvi-tools.
+    It is told the batches, if there are any. The global seeds are set, because scvi-tools knows no
+    others. Source: Lopez et al. 2018. Raises InputError without scvi-tools.
     """
     import anndata
 
     scvi = import_scvi()
-    counts = anndata.AnnData(adata.layers["counts"].copy())  # scvi-tools writes into its input
+    # A copy, because scvi-tools writes into its input.
+    counts = anndata.AnnData(adata.layers["counts"].copy(), obs=adata.obs.copy())
     scvi.settings.seed = seed
-    scvi.model.SCVI.setup_anndata(counts)
+    scvi.model.SCVI.setup_anndata(counts, batch_key=batches.key_of(adata))
     model = scvi.model.SCVI(counts)
     model.train(enable_progress_bar=False)
     return model.get_latent_representation()
@@ -172,8 +174,8 @@ def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
 
     2000 variable genes by scanpy's default (`seurat`), 50 principal components of their logarithms,
     which are not scaled, and the weighted graph of 15 neighbours: obsm["X_pca"] and
-    obsp["connectivities"] of the result. Source: scanpy's `highly_variable_genes`, `pca` and
-    `neighbors`.
+    obsp["connectivities"] of the result. Of data with batches the genes are chosen within them, and
+    Harmony corrects the components. Source: scanpy's `highly_variable_genes`, `pca`, `neighbors`.
     """
     import os
     import warnings
@@ -185,7 +187,8 @@ def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
     cells = adata.raw.to_adata()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy's own, on tiny data
-        sc.pp.highly_variable_genes(cells, n_top_genes=min(SCANPY_GENES, cells.n_vars))
+        n_genes, key = min(SCANPY_GENES, cells.n_vars), batches.key_of(cells)
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_genes, batch_key=key)
         found = int(cells.var["highly_variable"].sum())
         available = min(SCANPY_COMPONENTS, cells.n_obs - 1, found - 1)
         if available < 1:
@@ -194,6 +197,7 @@ def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
                 "more genes, or choose another --method"
             )
         sc.pp.pca(cells, n_comps=available, mask_var="highly_variable", random_state=seed)
+        batches.correct(cells, "X_pca", seed=seed)
         neighbors = min(SCANPY_NEIGHBORS, cells.n_obs - 1)
         sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed)
     return cells
@@ -326,14 +330,12 @@ def run(name: str, given: Settings) -> str:
     method, number = METHODS[name], None
     if method.needs_scvi:  # a missing package is said before anything is read
         import_scvi()
+    values = given.to_json()
     if not method.needs_k:
         from estimation import Number
 
-        number = Number(None, "found by the method")
+        number, values["n_clusters"] = Number(None, "found by the method"), None
     out_dir = given.out or Path("results", given.name, f"{name}-seed{given.seed}")
-    values = given.to_json()
-    if not method.needs_k:
-        values["n_clusters"] = None
     notes = {"method": name} | {key: values[key] for key in settings.used_by(*STAGES)}
     return pipeline.run(given, fit_with(name), out_dir=out_dir, notes=notes, number=number)
 

@@ -217,10 +217,12 @@ def argument_of(spec: Spec, run_name: str = "VARIANT") -> tuple[list[str], dict[
         arguments["choices"] = list(spec.choices)
     elif spec.number is not None:
         arguments["type"] = value_type(spec)
-    elif Path in spec.types:
+    elif Path in spec.kinds:
         arguments["type"] = Path
     if spec.is_list:
         arguments["nargs"] = "+"
+        if spec.number is None:  # paths and words of a flag that is given twice add up
+            arguments["action"] = "extend"
     if spec.metavar is not None:
         arguments["metavar"] = spec.metavar
     return [f"--{spec.name}"], arguments

@@ -14,6 +14,7 @@ from declare import setting
 LABEL_KEY = "cell_type1"  # the column of true labels that the published data sets have
 
 _data = partial(setting, group="data", stage="data")
+_cells = partial(setting, group="cells", stage="data")
 _graph = partial(setting, group="genes and graph", stage="data")
 
 
@@ -24,10 +25,12 @@ class Source:
     dataname: str = _data(
         "Quake_Smart-seq2_Limb_Muscle", "read DATA_DIR/NAME/data.h5", metavar="NAME"
     )
-    data: Path | None = _data(
+    data: list[Path] | None = _data(
         None,
         "read this file or folder, whose contents decide what it is, instead of --dataname: .h5ad, "
-        ".h5mu, .h5 (10x, published), .loom, .zarr, .mtx or its folder, .csv or .tsv",
+        ".h5mu, .h5 (10x, published), .loom, .zarr, .mtx or its folder, .csv or .tsv; several, or "
+        "a folder of several, are samples, joined on the genes that they share: obs[sample] says "
+        "which a cell is of, and the results are named after the first, as A+2",
         metavar="PATH",
         neutral=True,
     )
@@ -50,6 +53,46 @@ class Source:
         "column of obs with the true labels, for the scores only; one that you name must be there",
         shown=f"{LABEL_KEY}, if there",
     )
+    labels: Path | None = _data(
+        None,
+        "file of the true labels in place of --label_key, .csv or .tsv: a row for each cell, its "
+        "name and its label",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which cells go in, in the order in which they are left out; see `selection.kept`."""
+
+    cells: Path | None = _cells(
+        None,
+        "take only the cells that this file names, one a line or in the first column of a .csv or "
+        ".tsv",
+        metavar="FILE",
+    )
+    subset: list[str] | None = _cells(
+        None,
+        "take only the cells whose column KEY of obs has the value, or one of several as KEY=A,B; "
+        "KEY!=VALUE leaves them out; all must hold if several are given",
+        metavar="KEY=VALUE",
+    )
+    min_counts: int = _cells(0, "leave out cells with fewer counts than this", low=0)
+    min_genes: int = _cells(0, "leave out cells with counts of fewer genes than this", low=0)
+    max_mito: float | None = _cells(
+        None,
+        "leave out cells with a larger share of mitochondrial counts than this, of genes named "
+        "MT-... or mt-...",
+        low=0,
+        below=1,
+        metavar="SHARE",
+    )
+    subsample: int | None = _cells(
+        None,
+        "take a random sample of so many of the cells that are left, by the seed, for a first look",
+        low=2,
+        metavar="INT",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +103,12 @@ class Preparation:
         False,
         "round counts that are not whole up, as the published suite does, instead of refusing them",
         official=True,
+    )
+    batch_key: str | None = _data(
+        None,
+        "column of obs with the batch of each cell, such as its donor: genes are chosen within "
+        "batches, Harmony corrects the components, and the count decoder is told the batch",
+        shown="no batches",
     )
     min_cells: int = _graph(1, "leave out genes with counts in fewer cells than this", low=1)
     highly_genes: int = _graph(500, "number of variable genes to keep", low=1)

@@ -79,14 +79,18 @@ class Spec:
 
     @property
     def is_list(self) -> bool:
-        """Whether the setting is a list of numbers."""
+        """Whether the setting is a list of numbers, of paths or of words."""
         return typing.get_origin(self.types[0]) is list
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """The types of the value, or of each item where the setting is a list."""
+        return typing.get_args(self.types[0]) if self.is_list else self.types
 
     @property
     def number(self) -> type | None:
         """The type, int or float, of a setting that is a number or a list of them, else None."""
-        kinds = typing.get_args(self.types[0]) if self.is_list else self.types
-        return next((kind for kind in kinds if kind in (int, float)), None)
+        return next((kind for kind in self.kinds if kind in (int, float)), None)
 
     @property
     def noun(self) -> str:
@@ -118,16 +122,22 @@ class Spec:
                 return self.words[value]
             if value is None and self._may_be_none():
                 return None
+            if self.is_list and self.number is None and isinstance(value, str | Path):
+                value = [value]  # one path or word may stand without its list
             if self.is_list and not isinstance(value, str):
                 if not len(value):
-                    raise ValueError("must have one number at least")
-                return [self._checked_number(item) for item in value]
-            return self._checked_number(value) if self.number else self._checked_word(value)
+                    noun = "value" if self.number is None else "number"
+                    raise ValueError(f"must have one {noun} at least")
+                return [self._checked_item(item) for item in value]
+            return self._checked_item(value)
         except (TypeError, ValueError) as error:
             raise InputError(f"the setting {self.name} {error}") from None
 
     def _may_be_none(self) -> bool:
         return type(None) in self.types
+
+    def _checked_item(self, value: Any) -> Any:
+        return self._checked_number(value) if self.number else self._checked_word(value)
 
     def _checked_number(self, value: Any) -> float:
         """Return a number of the setting's type; a fraction is never cut off, text never read."""
@@ -147,7 +157,7 @@ class Spec:
         elif bool in self.types:
             if not isinstance(value, bool):
                 raise ValueError(f"must be True or False, not {value!r}")
-        elif Path in self.types:
+        elif Path in self.kinds:
             return Path(value)
         elif not isinstance(value, str):
             raise ValueError(f"must be text, not {value!r}")

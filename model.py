@@ -1,7 +1,7 @@
 """The scTAG network: the layers joined, from the cell graph to the embedding and to three outputs.
 
-Letters: N cells, G genes, D latent size, C clusters, F features that are clustered. One road to the
-embedding, `encode`, serves pretraining, initialisation, clustering and prediction alike.
+Letters: N cells, G genes, B batches, D latent size, C clusters, F features that are clustered. One
+road to the embedding, `encode`, serves pretraining, initialisation, clustering and prediction.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import likelihoods
 from layers import (
     AdjacencyDecoder,
     CountHeads,
@@ -27,6 +28,7 @@ from settings import Architecture
 from tensors import GraphTensors
 
 WEIGHTS_FILE = "model.weights.h5"
+BLOCK_CELLS = 4096  # whose counts are decoded at a time
 ARCHITECTURE_FILE = "model.json"
 
 
@@ -38,6 +40,21 @@ class NetworkState(NamedTuple):
 
     seed: int
     values: list[np.ndarray]
+
+
+class ExpectedCounts(NamedTuple):
+    """What the count decoder expects of each cell and gene, both of shape (N, G).
+
+    Parameters
+    ----------
+    mean
+        Mean of the negative binomial for a cell of the median depth, without zero inflation.
+    pi
+        Probability that a count is lost, and a zero stands in its place.
+    """
+
+    mean: np.ndarray
+    pi: np.ndarray
 
 
 class SCTAG(keras.Model):
@@ -57,12 +74,16 @@ class SCTAG(keras.Model):
         G, the number of genes.
     seed
         Decides every initial weight and the dropout.
+    n_batches
+        B, the number of batches that the count decoder tells apart; 0 for data without batches.
     """
 
-    def __init__(self, architecture: Architecture, *, n_genes: int, seed: int) -> None:
+    def __init__(
+        self, architecture: Architecture, *, n_genes: int, seed: int, n_batches: int = 0
+    ) -> None:
         super().__init__(name="sctag")
         self.architecture = part_of(architecture)
-        self.n_genes, self.seed = n_genes, seed
+        self.n_genes, self.n_batches, self.seed = n_genes, n_batches, seed
         seeds = keras.random.SeedGenerator(seed)
         glorot = keras.initializers.GlorotUniform(seed=seeds)
 
@@ -102,6 +123,7 @@ class SCTAG(keras.Model):
         self.encoder_2.build([(None, self.architecture.hidden_dim), (None, None)])
         width = self.architecture.latent_dim
         self.graph_decoder.build((None, width))
+        width += self.n_batches
         for layer, units in zip(self.count_decoder, self.architecture.decoder_dims, strict=True):
             layer.build((None, width))
             width = units
@@ -138,7 +160,8 @@ class SCTAG(keras.Model):
 
     def restart(self, seed: int) -> None:
         """Become the network that a seed begins with. Not to be called after `place_centers`."""
-        self.restore(SCTAG(self.architecture, n_genes=self.n_genes, seed=seed).state())
+        sizes = {"n_genes": self.n_genes, "n_batches": self.n_batches}
+        self.restore(SCTAG(self.architecture, **sizes, seed=seed).state())
 
     @property
     def product_dtype(self) -> str:
@@ -155,9 +178,14 @@ class SCTAG(keras.Model):
         """Return the logits of the N x N graph as two factors (N, D + 1), from z (N, D)."""
         return self.graph_decoder(z)
 
-    def decode_counts(self, z: tf.Tensor) -> CountHeads:
-        """Return what the three heads of the count decoder are made of, from z (N, D)."""
-        hidden = tf.cast(z, self.product_dtype)
+    def decode_counts(self, z: tf.Tensor, batches: tf.Tensor | None = None) -> CountHeads:
+        """Return what the three heads of the count decoder are made of.
+
+        It reads z (N, D) and, beside it, a column of ones and zeros for each batch (N, B), if the
+        network was made for data with batches. So z need not say what only tells batches apart.
+        """
+        inputs = z if batches is None else tf.concat([z, batches], axis=1)  # (N, D + B)
+        hidden = tf.cast(inputs, self.product_dtype)
         for layer in self.count_decoder:
             hidden = layer(hidden)
         return CountHeads(
@@ -166,6 +194,26 @@ class SCTAG(keras.Model):
             bias=tf.concat([head.bias for head in self.heads], axis=0),
         )
 
+    def expected_counts(self, z: np.ndarray, batches: np.ndarray) -> ExpectedCounts:
+        """Return what the count decoder expects, computed in blocks of `BLOCK_CELLS` cells.
+
+        Parameters
+        ----------
+        z
+            Embedding, shape (N, D).
+        batches
+            A column for each batch with ones for its cells, shape (N, B).
+        """
+        parts = []
+        for start in range(0, len(z), BLOCK_CELLS):
+            rows = slice(start, start + BLOCK_CELLS)
+            heads = self.decode_counts(tf.constant(z[rows]), tf.constant(batches[rows]))
+            output = tf.cast(heads.hidden @ tf.cast(heads.kernel, heads.hidden.dtype), tf.float32)
+            log_mean, _, pi = tf.split(output + heads.bias, 3, axis=1)
+            mean = tf.exp(tf.clip_by_value(log_mean, *likelihoods.LOG_MEAN_RANGE))
+            parts.append((mean.numpy(), tf.sigmoid(pi).numpy()))
+        return ExpectedCounts(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
     def assign(self, points: tf.Tensor) -> tf.Tensor:
         """Return the soft assignment q (N, C) of points (N, F) to the centres, once placed."""
         return self.assignment(points)
@@ -173,7 +221,7 @@ class SCTAG(keras.Model):
     def save(self, folder: Path) -> None:
         """Write the weights and what is needed to rebuild the network into an existing folder."""
         description: dict[str, Any] = dataclasses.asdict(self.architecture)
-        description |= {"n_genes": self.n_genes, "seed": self.seed}
+        description |= {"n_genes": self.n_genes, "n_batches": self.n_batches, "seed": self.seed}
         description["centers"] = list(self.assignment.centers.shape)
         (folder / ARCHITECTURE_FILE).write_text(json.dumps(description, indent=2) + "\n")
         self.save_weights(folder / WEIGHTS_FILE)
@@ -189,8 +237,9 @@ def load(folder: Path) -> SCTAG:
     """Return the network that `SCTAG.save` wrote; it encodes the run's own prepared data to z."""
     description: dict[str, Any] = json.loads((folder / ARCHITECTURE_FILE).read_text())
     centers = np.zeros(description.pop("centers"))
+    n_batches = description.pop("n_batches", 0)  # networks of earlier versions knew none
     n_genes, seed = description.pop("n_genes"), description.pop("seed")
-    network = SCTAG(Architecture(**description), n_genes=n_genes, seed=seed)
+    network = SCTAG(Architecture(**description), n_genes=n_genes, n_batches=n_batches, seed=seed)
     network.place_centers(centers, trainable=True)
     network.load_weights(folder / WEIGHTS_FILE)
     return network

@@ -1,27 +1,25 @@
 """The one pipeline: read, prepare, number of clusters, fit, score, write.
 
 `train.py` and `baselines.py` run all of it on a file, `sctag.py` its middle on an AnnData of a
-notebook. They differ in what fits: the network (`fit`) or a rival. Letters: N cells, D latent size,
-F features that are clustered, C clusters. Slow imports stand where they are first needed, so that a
-mistake is reported in the first second.
+notebook. They differ in what fits: the network (`fitting.fit`) or a rival. Letters: N cells. Slow
+imports stand where they are first needed, so that a mistake is reported in the first second.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import batches
 import results
 import utils
-from data_settings import LABEL_KEY
-from results import Fitted, Trained
+from results import Fitted
 from settings import Settings
-from utils import InputError, Stopwatch
+from utils import Stopwatch
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -38,160 +36,63 @@ Fit = Callable[["ad.AnnData", "Number", Settings, Stopwatch], Fitted]
 # --- Steps ----------------------------------------------------------------------------------------
 
 
-def read(settings: Settings) -> tuple[ad.AnnData, pd.Series | None, Path]:
-    """Return the data of a file, their labels (N,) or None, and the path; log what they are.
+class Data(NamedTuple):
+    """What a run starts from.
+
+    Parameters
+    ----------
+    adata
+        Raw counts of the cells that go in, cells x genes.
+    cell_types
+        True labels of all cells that were read, by name, for the scores only; None without any.
+    where
+        What the data are called in messages.
+    source
+        What settings.json says of the data: path, SHA-256, and the size before cells were chosen.
+    """
+
+    adata: ad.AnnData
+    cell_types: pd.Series | None
+    where: str
+    source: dict[str, Any]
+
+
+def read(settings: Settings) -> Data:
+    """Return the data of one or several files without the cells left out; log what they are.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or lacks a column of labels that was asked for.
+        If a file cannot be read or lacks a column of labels that was asked for, or if no cell is
+        left.
     """
     import readers
+    import samples
+    import selection
+    import true_labels
 
-    path = settings.data or readers.locate(settings.dataname, settings.data_dir)
-    adata = readers.read(
-        path,
+    table, request = true_labels.table(settings), selection.request(settings)
+    given = settings.data or [readers.locate(settings.dataname, settings.data_dir)]
+    paths, where = samples.paths_of(given), samples.shown(given)
+    adata = samples.read(
+        paths,
         layer=settings.layer,
         genome=settings.genome,
         transpose=settings.transpose,
         whole=not settings.no_h5ad,
     )
-    label_key = settings.label_key or LABEL_KEY
-    cell_types = readers.read_labels(adata, label_key)
-    if cell_types is None and (settings.label_key or settings.n_clusters == "labels"):
-        present = ", ".join(map(str, adata.obs.columns)) or "none"
-        advice = "" if settings.label_key else ", or the number of clusters with --n_clusters"
-        problem = f"{path} has no column {label_key!r} in obs (present: {present})"
-        if reason := adata.obs.attrs.get("left_out", {}).get(label_key):
-            problem = f"{path}: the column {label_key!r} of obs cannot be read ({reason})"
-        raise InputError(f"{problem}: name the column of the true labels with --label_key{advice}")
-    labels = "no labels"
-    if cell_types is not None and cell_types.notna().any():
-        labels = f"{cell_types.nunique()} cell types in {label_key!r}"
-        if cell_types.isna().any():
-            labels += f" ({cell_types.isna().sum()} cells have none)"
-    log.info("data      %s: %d cells, %d genes, %s", path, *adata.shape, labels)
-    return adata, cell_types, path
-
-
-def start_network(settings: Settings, n_genes: int) -> tuple[Any, utils.Device]:
-    """Start TensorFlow on the device that was asked for; return a new network and the device."""
-    device = utils.start_tensorflow(settings.gpu_option)
-    missing = settings.gpu_option != "-1" and device.name == "CPU"
-    log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
-    from model import SCTAG
-
-    with utils.tensorflow_session():
-        network = SCTAG(settings, n_genes=n_genes, seed=settings.seed)
-    return network, device
-
-
-def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
-    """Cluster prepared data with scTAG: both training phases.
-
-    Raises
-    ------
-    TrainingError
-        If a loss is not finite.
-    """
-    with stopwatch("start_tensorflow"):
-        network, device = start_network(settings, adata.n_vars)
-        import clustering
-        import tensors
-        import training
-        import views
-    with utils.tensorflow_session():
-        with stopwatch("pretrain"):
-            data = tensors.training_data(
-                adata,
-                settings,
-                settings,
-                dtype=network.product_dtype,
-                block_bytes=device.block_bytes,
-            )
-            phase = training.phases(settings)[0]
-            pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
-            history = pretraining.run(settings.seed)
-            z = training.embed(network, data)
-        with stopwatch("initial_clusters"):
-            if settings.cluster_on == "joint":
-                features = views.features(adata, metric=settings.neighbour_metric)
-                data = tensors.with_components(data, features, z)
-            points = tensors.join(z, data).numpy()
-            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
-            initial, notes = initial_clusters(adata, z, points, number, settings)
-        network.place_centers(
-            clustering.centers_of(points, initial), trainable=settings.train_centers
-        )
-        with stopwatch("cluster"):
-            clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
-        z = training.embed(network, data)
-    history += clustered.history
-    # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
-    labels = clustered.labels if settings.maxiter else initial
-    return Fitted(
-        labels=labels,
-        number=number,
-        metrics=notes
-        | {
-            "epochs": dict(Counter(row["phase"] for row in history)),
-            "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
-        },
-        trained=Trained(
-            network=network,
-            initial=initial,
-            z=z,
-            points=tensors.join(z, data).numpy(),
-            q=clustered.q,
-            history=history,
-        ),
-    )
-
-
-def initial_clusters(
-    adata: ad.AnnData, z: np.ndarray, points: np.ndarray, number: Number, settings: Settings
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the labels (N,) from which the clustering phase starts, and what is said of them.
-
-    Parameters
-    ----------
-    adata
-        Prepared data.
-    z
-        Embedding by the pretrained network, shape (N, D).
-    points
-        What is clustered, shape (N, F).
-    number
-        The number of clusters C; labels that came with it are taken as they are.
-    settings
-        `init` names the method.
-    """
-    import clustering
-    import views
-
-    notes: dict[str, Any] = {}
-    assert number.n_clusters is not None
-    if number.labels is not None:
-        labels = number.labels
-    elif settings.init == "consensus":
-        labels, agreement = views.consensus(
-            adata,
-            z,
-            metric=settings.neighbour_metric,
-            n_clusters=number.n_clusters,
-            seed=settings.seed,
-        )
-        notes["agreement"] = round(agreement, 4)
-        log.info("consensus of clusterings that agree with it by a mean ARI of %.2f", agreement)
-    elif settings.init == "kmeans":
-        labels = clustering.kmeans(points, n_clusters=number.n_clusters, seed=settings.seed)
-    else:
-        graph = views.graph(adata)
-        labels = clustering.spectral(graph, n_clusters=number.n_clusters, seed=settings.seed)
-    if (found := len(np.unique(labels))) < number.n_clusters:
-        name = settings.init
-        log.warning("warning: %s found %d clusters, not %d", name, found, number.n_clusters)
-    return labels, notes
+    needed = settings.n_clusters == "labels"
+    cell_types = true_labels.of(adata, settings, table, needed=needed, where=where)
+    labels = true_labels.described(cell_types)
+    log.info("data      %s: %d cells, %d genes, %s", where, *adata.shape, labels)
+    source = samples.record(paths) | {"cells": adata.n_obs, "genes": adata.n_vars}
+    for name, path in (("labels_file", settings.labels), ("cells_file", settings.cells)):
+        if path is not None:
+            source[name] = samples.record([path])
+    cells = selection.kept(adata, settings, request, seed=settings.seed)
+    if not cells.all():
+        adata = adata[cells].copy()
+    return Data(adata, cell_types, where, source)
 
 
 def score(cell_types: pd.Series | None, labels: np.ndarray) -> dict[str, float] | None:
@@ -213,6 +114,9 @@ def metrics_of(fitted: Fitted, adata: ad.AnnData, cell_types: pd.Series | None) 
         metrics["initial_scores"] = score(cell_types, trained.initial)
         sizes = np.bincount(fitted.labels, minlength=trained.q.shape[1])
         expected = n_clusters or len(sizes)
+    if batches.key_of(adata) is not None:
+        points = adata.obsm["X_pca"] if trained is None else trained.points
+        metrics["batches"] = batches.measures(adata, points, fitted.labels)
     metrics |= {
         "cells": adata.n_obs,
         "genes": adata.n_vars,
@@ -253,34 +157,41 @@ def run(
     stopwatch = Stopwatch()
     with results.staged(out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"):
-            raw, cell_types, path = read(settings)
+            raw, cell_types, where, source = read(settings)
         with stopwatch("prepare"):
             import preprocess
+            import selection
 
-            adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
+            adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
+            selection.warn_of_poor_cells(raw)
+            if settings.markers is not None:
+                import overview
+
+                overview.check_types(settings, adata.raw.var)
             if cell_types is not None:
                 cell_types = cell_types.loc[adata.obs_names]
-        with stopwatch("read"):
-            source = {"path": str(path), "sha256": utils.sha256(path)}
-        source |= {"cells": raw.n_obs, "genes": raw.n_vars}
         whole = None if settings.no_h5ad else _kept_cells(raw, adata)
         del raw
         if number is None:
             number = request_number(adata, cell_types, settings)
         fitted = fit(adata, number, settings, stopwatch)
         metrics = metrics_of(fitted, adata, cell_types)
+        record = {"settings": notes, "data": source, "environment": results.environment()}
+        metrics["seconds"] = stopwatch.total()
         with stopwatch("write"):
-            import annotated
+            import outputs
 
-            files = {}
-            if fitted.trained is not None:
-                annotated.annotate(adata, fitted, settings=notes, scores=metrics["scores"])
-                if whole is not None:
-                    genes = whole.var_names.get_indexer(adata.raw.var_names)
-                    annotated.complete(adata, whole, np.arange(whole.n_obs), genes)
-                    files = {results.DATA: whole, results.PREPARED: annotated.compact(adata)}
-            results.write_run(staging, adata, fitted, files)
-            record = {"settings": notes, "data": source} | results.environment()
+            outputs.write(
+                staging,
+                adata,
+                fitted,
+                settings,
+                whole=whole,
+                cell_types=cell_types,
+                record=record,
+                metrics=metrics,
+            )
+            record |= record.pop("environment")
             results.write_json(staging / results.SETTINGS, record)
         metrics["seconds"] = stopwatch.total()
         metrics["peak_memory_mb"] = round(utils.peak_memory_mb(), 1)

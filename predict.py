@@ -16,7 +16,11 @@ import settings
 
 PROGRAM = "sctag-predict" if __package__ else "predict.py"  # its name where it is installed
 # The settings of train.py that have a meaning here too; all others are those of the run.
-SHARED = ("layer", "genome", "transpose", "label_key", "overwrite", "quiet", "gpu_option")
+SHARED = (
+    *("layer", "genome", "transpose", "label_key", "labels"),
+    *("cells", "subset", "min_counts", "min_genes", "max_mito"),
+    *("overwrite", "quiet", "gpu_option"),
+)
 
 
 def build_parser() -> command.Parser:
@@ -27,8 +31,8 @@ def build_parser() -> command.Parser:
     flag = parser.add_argument
     run = "results folder of a run of train.py"
     flag("--model", type=Path, required=True, metavar="FOLDER", help=run)
-    new = "file or folder of the new cells, in any format that train.py reads"
-    flag("--data", type=Path, required=True, metavar="PATH", help=new)
+    new = "file or folder of the new cells, in any format that train.py reads; several are joined"
+    flag("--data", type=Path, nargs="+", required=True, metavar="PATH", help=new)
     flag("--out", type=Path, help="folder of the results (default: FOLDER/predicted-NAME)")
     for name in SHARED:
         options, arguments = command.argument_of(settings.specs()[name])

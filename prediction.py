@@ -58,8 +58,6 @@ def settings_of(folder: Path) -> Settings:
             f"{folder} lacks {results.PREPARED}, it is a run of an earlier version, with "
             "--no_h5ad, or of another method: run train.py again"
         )
-    if record["settings"].get("batch_key") is not None:
-        raise InputError(f"{folder} is a run over batches, which cannot take new cells yet")
     if not names <= specs().keys():
         raise InputError(f"{folder} is a run of an earlier version: run it again to embed cells")
     return Settings.of(**record["settings"])
@@ -131,7 +129,7 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
     InputError
         If the run cannot be read, or the data lack its genes or are no raw counts.
     """
-    import preprocess
+    import new_cells
 
     if settings.direction == "atx" and not settings.symmetric_graph:
         raise InputError(
@@ -139,7 +137,7 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
             "lists a new one: it cannot take new cells"
         )
     reference, network = load(folder, settings)
-    new = preprocess.values_like(adata, reference, settings, where=where)
+    new = new_cells.values_like(adata, reference, settings, where=where)
     if not new.n_obs:
         raise InputError(f"no cell of {where} has counts of the genes that the run used")
     import novelty
@@ -224,18 +222,15 @@ def run(folder: Path, given: Settings) -> str:
     """
     stopwatch = Stopwatch()
     trained = settings_of(folder)
-    assert given.data is not None
     out_dir = given.out or folder / f"predicted-{given.name}"
     if out_dir.resolve() == folder.resolve():
         raise InputError(f"--out {out_dir} is the folder of the run itself: choose another one")
     with results.staged(out_dir, overwrite=given.overwrite) as staging:
         with stopwatch("read"):
-            adata, cell_types, path = pipeline.read(given)
-            source = {"path": str(path), "sha256": utils.sha256(path)}
-            source |= {"cells": adata.n_obs, "genes": adata.n_vars}
+            adata, cell_types, where, source = pipeline.read(given)
         with stopwatch("predict"):
             settings = dataclasses.replace(trained, gpu_option=given.gpu_option)
-            prediction = predict(adata, folder, settings, where=str(path))
+            prediction = predict(adata, folder, settings, where=where)
         with stopwatch("write"):
             import annotated
 
@@ -245,10 +240,10 @@ def run(folder: Path, given: Settings) -> str:
             results.write_h5ad(staging / results.PREDICTED, adata)
             record = {"model": model, "data": source} | results.environment()
             results.write_json(staging / results.SETTINGS, record)
+    if cell_types is not None:
+        cell_types = cell_types.loc[adata.obs_names[prediction.cells]]
     metrics = {
-        "scores": pipeline.score(
-            None if cell_types is None else cell_types.iloc[prediction.cells], prediction.labels
-        ),
+        "scores": pipeline.score(cell_types, prediction.labels),
         "cluster_sizes": np.bincount(prediction.labels, minlength=prediction.q.shape[1]).tolist(),
         "seconds": stopwatch.total(),
         "peak_memory_mb": utils.peak_memory_mb(),

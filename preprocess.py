@@ -3,7 +3,8 @@
 Letters: N cells, G genes kept, P principal components. Nothing here knows TensorFlow or a true
 label; the matrix stays sparse until the G genes are chosen. The result has the keys that scanpy
 users know: layers["counts"], obs["size_factor"], X (scaled), obsm["X_pca"], obsp["connectivities"],
-and raw (logarithms of all genes). What is not of scanpy has names of its own, in `views.py`.
+and raw (logarithms of all genes). What is not of scanpy has names of its own, in `views.py` and
+`batches.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import warnings
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
+import batches
 import views
 from data_settings import Preparation
 from formats import raw_counts
@@ -112,7 +113,9 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
     adata
         Data that `normalise` has made; var["highly_variable"] is set in it.
     n_genes
-        How many genes are chosen; all if there are not more.
+        How many genes are chosen; all if there are not more. Of data with batches these are the
+        genes that are among the most variable in most batches, as scanpy's `batch_key` has it;
+        batches of very few cells have no say (`batches.large_enough`).
     method
         "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
         standardised variance and the variance of Pearson residuals of the counts: scanpy's
@@ -121,15 +124,19 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
     """
     if n_genes >= adata.n_vars:
         return np.ones(adata.n_vars, bool)
+    large = batches.large_enough(adata)
+    cells = adata if large.all() else adata[large].copy()
     if method == "seurat_v3":
         try:
-            _mark_variable_genes(adata, n_genes, method)
+            _mark_variable_genes(cells, n_genes, method)
         except ValueError as error:
             log.warning("warning: seurat_v3 failed on these data (%s); using seurat", error)
             method = "seurat"
-            _mark_variable_genes(adata, n_genes, method)
+            _mark_variable_genes(cells, n_genes, method)
     else:
-        _mark_variable_genes(adata, n_genes, method)
+        _mark_variable_genes(cells, n_genes, method)
+    if cells is not adata:
+        adata.var = cells.var
     return adata.var["highly_variable"].to_numpy()
 
 
@@ -144,15 +151,20 @@ def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
 
 
 def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
-    """Set var["highly_variable"] by one of scanpy's methods."""
+    """Set var["highly_variable"] by one of scanpy's methods, within batches where there are any."""
+    options = {"n_top_genes": n_genes, "batch_key": batches.key_of(adata)}
     if method == "pearson":
+        # Scanpy would clip the residuals of all batches at the root of the size of the first.
+        clip = None
+        if batches.key_of(adata):
+            clip = np.sqrt(adata.n_obs / adata.obs[batches.COLUMN].nunique())
         sc.experimental.pp.highly_variable_genes(
-            adata, flavor="pearson_residuals", layer="counts", n_top_genes=n_genes
+            adata, flavor="pearson_residuals", layer="counts", clip=clip, **options
         )
     elif method == "seurat_v3":
-        sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", n_top_genes=n_genes)
+        sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", **options)
     else:
-        sc.pp.highly_variable_genes(adata, flavor=method, n_top_genes=n_genes)
+        sc.pp.highly_variable_genes(adata, flavor=method, **options)
 
 
 def scale(adata: ad.AnnData, *, clip: float | None) -> None:
@@ -172,7 +184,7 @@ def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
     adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
 
 
-def _checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:
+def checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:
     """Return X as canonical counts, rounded up if that is asked for, with a warning."""
     matrix = raw_counts.canonical(adata.X, where)
     matrix, warning = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
@@ -203,12 +215,15 @@ def prepare(
     InputError
         If X does not hold raw counts, or the data cannot be clustered.
     """
-    matrix = _checked_counts(adata, preparation, where)
+    matrix = checked_counts(adata, preparation, where)
     with warnings.catch_warnings():
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
-        normalised = normalise(drop_empty(raw, min_cells=preparation.min_cells))
+        raw = drop_empty(raw, min_cells=preparation.min_cells)
+        if preparation.batch_key is not None:
+            batches.add_batches(raw, preparation.batch_key, where)
+        normalised = normalise(raw)
         varies = varying_genes(normalised)
         varying = normalised if varies.all() else normalised[:, varies].copy()
         method = preparation.gene_selection
@@ -216,120 +231,14 @@ def prepare(
         prepared.raw = normalised
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
+        batches.correct(prepared, views.COMPONENTS, seed=seed)
         if preparation.log_genes:
             log_genes = varies.copy()
             log_genes[varies] = variable_genes(
                 varying, n_genes=preparation.log_genes, method=method
             )
             views.add_log_components(prepared, log_genes, seed=seed)
+            batches.correct(prepared, views.LOGS, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     views.add_graph(prepared, preparation, seed=seed)
     return prepared
-
-
-def prepare_like(
-    adata: ad.AnnData,
-    reference: ad.AnnData,
-    preparation: Preparation,
-    *,
-    seed: int,
-    where: str = "X",
-) -> ad.AnnData:
-    """Return new data prepared as a reference was, with a graph that joins them among themselves.
-
-    See `values_like`, of which the parameters are; the seed is that of an approximate graph.
-    """
-    prepared = values_like(adata, reference, preparation, where=where)
-    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
-    if views.MAPS in reference.uns:
-        views.add_mapped_graph(prepared, reference.uns[views.MAPS], preparation, seed=seed)
-    return prepared
-
-
-def values_like(
-    adata: ad.AnnData, reference: ad.AnnData, preparation: Preparation, *, where: str = "X"
-) -> ad.AnnData:
-    """Return new data with the genes, the scale and the components of a reference, cell by cell.
-
-    Depths, over the genes that counted in the reference's, are divided by its median depth, genes
-    scaled by the reference's mean and standard deviation, and the components made by the linear map
-    that takes the reference's z-scores to its components (least squares, since the loadings of a
-    randomised PCA are only close to it). Genes are matched by name. One that is missing has the
-    reference's mean in every cell, and the median depth is multiplied by the share of the
-    reference's counts that the genes have which are there.
-
-    Parameters
-    ----------
-    adata
-        Raw counts of all genes in X, cells x genes; cells without counts are left out.
-    reference
-        Prepared data, as `prepare` returned them or as a run wrote them.
-    preparation
-        The settings with which the reference was prepared.
-    where
-        What X is called in an error message.
-
-    Returns
-    -------
-    The z-scores of the reference's G genes in X, obs["size_factor"], the components in obsm, those
-    of the logarithms where the reference has them, and in raw the logarithms of all genes that the
-    two have in common.
-
-    Raises
-    ------
-    InputError
-        If X does not hold raw counts, or lacks more than half of the G genes.
-    """
-    matrix = _checked_counts(adata, preparation, where)
-    _check_genes(reference, adata, where)
-    means = reference.raw.var[views.MEAN_COUNT]  # of the genes with counts in enough cells
-    shared = means.index[means.index.isin(adata.var_names)]
-    matrix = matrix[:, adata.var_names.get_indexer(shared)]
-    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
-    has_counts = depth > 0
-    share = means[shared].sum() / means.sum()
-    factors = depth[has_counts] / (json.loads(reference.uns["sctag"]["median_depth"]) * share)
-    raw = sp.csr_matrix(matrix[has_counts].multiply(1 / factors[:, None])).log1p()
-
-    def logarithms(genes: pd.Index, mean: np.ndarray) -> np.ndarray:
-        positions = shared.get_indexer(genes)
-        values = np.tile(np.asarray(mean, np.float64), (len(factors), 1))
-        values[:, positions >= 0] = raw[:, positions[positions >= 0]].toarray()
-        return values
-
-    std = np.where(reference.var["std"] == 0, 1.0, reference.var["std"])
-    mean = reference.var["mean"].to_numpy()
-    x = (logarithms(reference.var_names, mean) - mean) / std
-    if preparation.clip is not None:
-        x = np.clip(x, -preparation.clip, preparation.clip)
-    prepared = ad.AnnData(
-        x.astype(np.float32), obs=adata.obs[has_counts].copy(), var=reference.var.copy()
-    )
-    prepared.obs["size_factor"] = factors
-    prepared.raw = ad.AnnData(raw, obs=prepared.obs[[]], var=pd.DataFrame(index=shared))
-    reference_x = np.asarray(reference.X, np.float64)
-    center = reference_x.mean(axis=0)
-    loadings = np.linalg.lstsq(reference_x - center, reference.obsm["X_pca"])[0]  # (G, P)
-    prepared.obsm["X_pca"] = (x - center) @ loadings
-    if views.LOGS in reference.obsm:
-        genes = reference.raw.var[reference.raw.var[views.LOG_GENES]]
-        values = logarithms(genes.index, genes[views.LOG_MEAN])
-        prepared.obsm[views.LOGS] = views.log_components_like(values, reference)
-    return prepared
-
-
-def _check_genes(reference: ad.AnnData, adata: ad.AnnData, where: str) -> None:
-    """Log how many genes of the network the data lack; InputError if more than half of them."""
-    genes = reference.var_names
-    missing = genes[~genes.isin(adata.var_names)]
-    if not len(missing):
-        return
-    lacks = f"{where} lacks {len(missing)} of the {len(genes)} genes that the run used"
-    lacks += f", such as {', '.join(missing[:3])}"
-    if 2 * len(missing) <= len(genes):
-        log.warning("warning: %s: their mean in the run is taken in their place", lacks)
-        return
-    advice = f"its genes are called {', '.join(adata.var_names[:3])}, give the same names"
-    if missing.str.upper().isin(adata.var_names.str.upper()).any():
-        advice = "some differ only in upper and lower case, give the same names"
-    raise InputError(f"{lacks}: {advice}")

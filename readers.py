@@ -123,13 +123,25 @@ def read(
         # anndata warns of old encodings and of repeated names, both of which are dealt with here
         warnings.simplefilter("ignore")
         with hdf5.input_errors(path):
-            _check_path(path)
+            check_path(path)
             parts = _format_of(path, choices).read(path, choices)
             counts = raw_counts.canonical(parts.matrix, str(path))
         for note in parts.notes:
             log.info("read      %s", note)
         _warn_of_left_out(path, parts)
         return _annotated(counts, parts)
+
+
+def recognises(path: Path) -> bool:
+    """Return whether a path is of one of the formats, by its contents.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    with hdf5.input_errors(path):
+        return any(form.recognises(path) for form in FORMATS)
 
 
 def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
@@ -156,8 +168,16 @@ def read_labels(adata: anndata.AnnData, label_key: str) -> pd.Series | None:
     return pd.Series(labels, index=adata.obs_names, dtype=object, name=label_key)
 
 
-def _check_path(path: Path) -> None:
-    """Refuse a path that no format can be read from, before a format looks at it."""
+def missing_column(adata: anndata.AnnData, key: str, where: str) -> str:
+    """Return half a sentence that says that obs lacks a column, and why or which are there."""
+    if reason := adata.obs.attrs.get("left_out", {}).get(key):
+        return f"{where}: the column {key!r} of obs cannot be read ({reason})"
+    present = ", ".join(map(str, adata.obs.columns)) or "none"
+    return f"{where} has no column {key!r} in obs (present: {present})"
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no format can be read from, before a format looks at it (InputError)."""
     if not path.exists():
         if not path.parent.is_dir():
             raise InputError(f"{path}: no such file, its folder {path.parent} does not exist")
@@ -174,8 +194,13 @@ def _check_path(path: Path) -> None:
 
 def _data_in(folder: Path) -> list[str]:
     """Return the names in a folder that are those of data files."""
-    names = (path.name for path in folder.iterdir())
-    return [name for name in names if name.lower().removesuffix(".gz").endswith(SUFFIXES)]
+    return [path.name for path in folder.iterdir() if is_named_as_data(path)]
+
+
+def is_named_as_data(path: Path) -> bool:
+    """Return whether the name of a path is that of a file that may hold data."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _format_of(path: Path, choices: Choices) -> Format:

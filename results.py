@@ -32,18 +32,22 @@ LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 PREPARED = "prepared.h5ad"  # the cells as the network reads them
 PREDICTED = "predicted.h5ad"  # of predict.py
 METRICS, SETTINGS = "metrics.json", "settings.json"
+MARKERS_FILE, TYPES_FILE = "markers.csv", "cell_types.csv"
+DENOISED = "denoised.h5ad"
+REPORT, FIGURES = "report.html", "report_figures"  # a page, and a folder
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import
 # Of a run of any kind.
 FILES = (
-    *(LABELS, DATA, PREPARED, PREDICTED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES),
-    *NETWORK,
+    *(LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK),
+    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES, DENOISED, PREDICTED),
 )
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
     "tensorflow",
     "keras",
     "spektral",
+    "harmonypy",
     "scanpy",
     "anndata",
     "scikit-learn",
@@ -95,8 +99,8 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         (out_dir / SETTINGS).unlink(missing_ok=True)
         written = sorted(os.listdir(staging), key=lambda name: (name == SETTINGS, name))
         if overwrite:
-            for name in set(FILES) - set(written):
-                (out_dir / name).unlink(missing_ok=True)
+            for name in set(FILES) - set(written) | {FIGURES}:
+                _remove(out_dir / name)
         for name in written:
             os.replace(staging / name, out_dir / name)
     finally:
@@ -104,6 +108,14 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):  # it is not empty: the run went well
                 folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -208,6 +220,8 @@ class Trained(NamedTuple):
         Soft assignment to the clusters, shape (N, C).
     history
         A row of losses an epoch, of both phases.
+    expected
+        What the count decoder expects, a `model.ExpectedCounts`, where that was asked for.
     """
 
     network: Any
@@ -216,6 +230,7 @@ class Trained(NamedTuple):
     points: np.ndarray
     q: np.ndarray
     history: list[dict[str, Any]]
+    expected: Any = None
 
 
 class Fitted(NamedTuple):

@@ -12,8 +12,8 @@ raises a ValueError with one sentence (`utils.InputError`).
 from __future__ import annotations
 
 import contextlib
-import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ import numpy as np
 
 import annotated
 import command
+import fitting
+import overview
 import pipeline
 import prediction
 import results
@@ -32,12 +34,14 @@ from utils import InputError
 if TYPE_CHECKING:
     import anndata as ad
 
-__all__ = ["cluster", "embed", "predict"]
+    from report import Report
+
+__all__ = ["cluster", "embed", "predict", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
-    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "out", "overwrite"),
-    "no_h5ad",
+    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
+    *("out", "overwrite", "no_h5ad"),
 )
 
 
@@ -74,12 +78,18 @@ def cluster(
     -------
     The AnnData with all of its cells, genes and matrices, and the keys of sctag.h5ad:
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
-    (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"];
-    obsp["connectivities"] and ["sctag_connectivities"] (the network's graph); var["sctag_gene"]
-    and ["sctag_log_gene"]; raw (logarithms of all genes with counts); uns["sctag"] (JSON), and
-    uns["neighbors"], by which scanpy's next steps take the network's graph. What was there under
-    these names is kept with _before at the end, or replaced if an earlier call has left it. Cells
-    without counts have no cluster, and NaN.
+    (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"], and,
+    of data with batches (`batch_key="donor"`), both before the correction, with "_uncorrected" at
+    the end of the key; obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
+    var["sctag_gene"] and ["sctag_log_gene"]; raw (logarithms of all genes with counts);
+    uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps take the network's
+    graph. Unless with `no_report`, also obsm["X_umap"], obs["sctag_uncertain"], markers in
+    uns["rank_genes_groups"] and ["sctag_markers"], and with `markers="types.csv"` suggested types
+    in uns["sctag_types"]. With `denoised` also obsm["sctag_denoised"] and ["sctag_dropout"], what
+    the count decoder expects of the genes of var["sctag_gene"], in their order. What was there
+    under these names is kept with _before at the end, or replaced if an earlier call has left it.
+    Cells without counts, and those that `subset`, a filter or `subsample` leaves out, have no
+    cluster, and NaN.
 
     Raises
     ------
@@ -95,19 +105,72 @@ def cluster(
         command.console(quiet=quiet) if not quiet else contextlib.nullcontext(),
     ):
         import preprocess
+        import selection
 
         counts, where = _numbered(adata, settings.layer)
-        prepared = preprocess.prepare(counts, settings, seed=seed, where=where)
+        if settings.batch_key is not None:
+            counts.obs = adata.obs.set_axis(counts.obs_names)
+        named = _named(counts, adata, where)
+        cells = selection.kept(named, settings, selection.request(settings), seed=seed)
+        chosen = counts if cells.all() else counts[cells].copy()
+        prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
+        selection.warn_of_poor_cells(named[cells])
+        overview.check_types(settings, adata.var)
         number = pipeline.request_number(prepared, None, settings)
-        fitted = pipeline.fit(prepared, number, settings, utils.Stopwatch())
-    # with the settings and versions that repeat it
-    notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
-    annotated.annotate(prepared, fitted, settings=notes, scores=None)
-    prepared.uns["sctag"]["environment"] = json.dumps(results.environment())
-    target = adata.copy() if copy else adata
-    cells, genes = (names.astype(int) for names in (prepared.obs_names, prepared.raw.var_names))
-    annotated.complete(prepared, target, cells.to_numpy(), genes.to_numpy())
+        fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
+        metrics = pipeline.metrics_of(fitted, prepared, None)
+        # with the settings and versions that repeat it
+        notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
+        environment = results.environment()
+        annotated.annotate(
+            prepared, fitted, settings=notes, metrics=metrics, environment=environment
+        )
+        target = adata.copy() if copy else adata
+        cells = prepared.obs_names.to_numpy().astype(int)
+        genes = prepared.raw.var_names.to_numpy().astype(int)
+        annotated.complete(prepared, target, cells, genes)
+        if fitted.trained and fitted.trained.expected:
+            expected = fitted.trained.expected
+            of_cells = {"sctag_denoised": expected.mean, "sctag_dropout": expected.pi}
+            for key, values in of_cells.items():
+                target.obsm[key] = annotated.spread(values, cells, target.n_obs)
+        if not settings.no_report:
+            overview.add(target, settings)
     return target
+
+
+def report(adata: ad.AnnData, *, label_key: str | None = None, name: str = "adata") -> Report:
+    """Return the page of a run, as the command writes it, for an AnnData that `cluster` returned.
+
+    Parameters
+    ----------
+    adata
+        What `cluster` returned, with all of the keys that it set.
+    label_key
+        Column of obs with known cell types, to be shown beside the clusters.
+    name
+        What the page calls the data.
+
+    Returns
+    -------
+    The report: as the last line of a notebook's cell it shows itself, `report.save("report.html")`
+    writes it.
+
+    Raises
+    ------
+    InputError
+        If the AnnData has no outcome of `cluster`, or was clustered with `no_report`, or has no
+        such column.
+    """
+    from report import Report
+
+    if "sctag" not in adata.uns or "X_umap" not in adata.obsm or overview.MARKERS not in adata.uns:
+        raise InputError("adata has no outcome to report: give what sctag.cluster(adata) returned")
+    if label_key is not None and label_key not in adata.obs:
+        present = ", ".join(map(str, adata.obs.columns))
+        raise InputError(f"adata.obs has no column {label_key!r}, choose from: {present}")
+    labels = None if label_key is None else adata.obs[label_key]
+    return Report(overview.content(adata, name=name, labels=labels))
 
 
 def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -> np.ndarray:
@@ -132,16 +195,17 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     Raises
     ------
     InputError
-        If the folder holds no run, or the data lack some of its genes or are no raw counts.
+        If the folder holds no run, or one that has corrected batches, or the data lack most of its
+        genes or are no raw counts.
     """
     folder = _folder_of(run_dir, "embed")
     settings = prediction.settings_of(folder)
     reference, network = prediction.load(folder, settings)
-    import preprocess
+    import new_cells
     import tensors
 
-    counts, where = _named(adata, layer)
-    prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
+    counts, where = _with_genes(adata, layer)
+    prepared = new_cells.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
     with utils.tensorflow_session():
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
@@ -184,7 +248,7 @@ def predict(
     folder = _folder_of(run_dir, "predict")
     with command.console(quiet=quiet) if not quiet else contextlib.nullcontext():
         settings = prediction.settings_of(folder)
-        counts, where = _named(adata, layer)
+        counts, where = _with_genes(adata, layer)
         predicted = prediction.predict(counts, folder, settings, where=where)
         target = adata.copy()
         annotated.annotate_new(target, predicted, prediction.model_record(folder))
@@ -236,7 +300,19 @@ def _numbered(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
     return counts, "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def _named(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
+def _named(counts: ad.AnnData, adata: ad.AnnData, where: str) -> ad.AnnData:
+    """Return the counts with the annotation of an AnnData, by which cells are chosen."""
+    import anndata
+
+    from formats import raw_counts
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that names repeat: cells are told by their positions
+        matrix = raw_counts.canonical(counts.X, where)
+        return anndata.AnnData(matrix, obs=adata.obs, var=adata.var)
+
+
+def _with_genes(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
     """Return what `_numbered` does, with the names of the genes, made unique as readers do."""
     import anndata
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import utils
-from data_settings import Preparation, Source
+from data_settings import Preparation, Selection, Source
 from declare import Spec, check_values, setting, specs_of
 
 VARIANTS = ("sctag", "official")
@@ -47,6 +47,28 @@ class Run:
         switch=True,
         stage="training",
         neutral=True,
+    )
+    no_report: bool = _run(
+        False,
+        "make no report.html and what it shows: UMAP, markers of the clusters, figures",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
+    denoised: bool = _run(
+        False,
+        "write denoised.h5ad: what the count decoder expects of each cell and gene of the network, "
+        "and the probability of a dropout",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
+    markers: Path | None = _run(
+        None,
+        "list of marker genes, .csv, .tsv or .gmt, by which cell types are suggested for clusters",
+        metavar="FILE",
+        shown="none are suggested",
+        stage="training",
     )
     quiet: bool = _run(False, "print the last line and warnings only", switch=True, neutral=True)
     gpu_option: str | None = _run(
@@ -216,7 +238,9 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Training, Initialisation, Objective, Architecture, Preparation, Run, Source):
+class Settings(
+    Training, Initialisation, Objective, Architecture, Preparation, Run, Selection, Source
+):
     """All that decides a run: every group of settings in one value.
 
     `Settings()` has the defaults of the variant "sctag"; `Settings.of` those of either variant, and
@@ -239,8 +263,14 @@ class Settings(Training, Initialisation, Objective, Architecture, Preparation, R
 
     @property
     def name(self) -> str:
-        """What the data are called in the results: `dataname`, or the file's own name."""
-        return self.dataname if self.data is None else utils.data_name(self.data)
+        """What the data are called in the results: `dataname`, or the file's own name.
+
+        Several files have the name of the first and the number of the others: "A+2".
+        """
+        if self.data is None:
+            return self.dataname
+        first, *others = utils.data_names(self.data)
+        return f"{first}+{len(others)}" if others else first
 
     @property
     def out_dir(self) -> Path:
@@ -248,8 +278,11 @@ class Settings(Training, Initialisation, Objective, Architecture, Preparation, R
         return self.out or Path("results", self.name, f"{self.variant}-seed{self.seed}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings by name, as types that JSON has."""
+        """Return the settings by name, as types that JSON has; a single path of data as text."""
         values = dataclasses.asdict(self)
+        if self.data is not None:
+            paths = [str(path) for path in self.data]
+            values["data"] = paths if len(paths) > 1 else paths[0]
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 

@@ -1,6 +1,7 @@
 """The one door from prepared data to tensors: what the encoder reads and what the decoder must fit.
 
-Letters: N cells, G genes, P principal components, D latent size, F features that are clustered.
+Letters: N cells, G genes, P principal components, D latent size, F features that are clustered,
+B batches.
 `RECONSTRUCTIONS` is the table of what `--reconstruction` can name: another likelihood is one
 function there, and its word among the choices of that setting.
 """
@@ -16,6 +17,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 from spektral.utils import normalized_adjacency
 
+import batches
 import likelihoods
 import losses
 import views
@@ -60,12 +62,16 @@ class TrainingData(NamedTuple):
     components
         Principal components (N, P) that stand beside z where cells are assigned to centres; see
         `with_components`. P is 0 where z alone is clustered.
+    batches
+        A column for each batch with ones for its cells (N, B), which the count decoder reads. B is
+        0 without batches.
     """
 
     graph: GraphTensors
     reconstruction: Reconstruction
     block_bytes: int
     components: tf.Tensor
+    batches: tf.Tensor
 
 
 def graph_tensors(
@@ -133,7 +139,13 @@ def training_data(
     graph = graph_tensors(adata, architecture, dtype=dtype)
     make = RECONSTRUCTIONS[objective.reconstruction]
     reconstruction = make(adata, objective, block_bytes=block_bytes)
-    return TrainingData(graph, reconstruction, block_bytes, tf.zeros([adata.n_obs, 0]))
+    return TrainingData(
+        graph,
+        reconstruction,
+        block_bytes,
+        components=tf.zeros([adata.n_obs, 0]),
+        batches=tf.constant(batches.one_hot(adata)),
+    )
 
 
 def with_components(data: TrainingData, features: np.ndarray, z: np.ndarray) -> TrainingData:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 
 import command
+import fitting
 import pipeline
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def job() -> str:
         return pipeline.run(
-            settings, pipeline.fit, out_dir=settings.out_dir, notes=settings.to_json()
+            settings, fitting.fit, out_dir=settings.out_dir, notes=settings.to_json()
         )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet)

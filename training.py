@@ -80,7 +80,7 @@ def step_losses(
     z = network.encode(data.graph, training=True)
     graph_logits = network.decode_graph(z)
     adj = losses.adjacency_mse(*graph_logits, data.graph.edges, block_bytes=data.block_bytes)
-    zinb = data.reconstruction(network.decode_counts(z))
+    zinb = data.reconstruction(network.decode_counts(z, data.batches))
     divergence = tf.constant(0.0)
     if p is not None:
         q = network.assign(join(z, data))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,6 +204,21 @@ def data_name(path: Path) -> str:
         return path.resolve().parent.name
     name = path.name if path.name not in ("", "..") else path.resolve().name
     return Path(name.removesuffix(".gz")).stem
+
+
+def data_names(paths: Sequence[Path]) -> list[str]:
+    """Return what the data of several files or folders are called, no two of them the same.
+
+    They are the names by `data_name`. Where these repeat, as those of A/filtered.h5 and
+    B/filtered.h5, they are the names of the nearest folders above that differ, here A and B, and
+    where there are none, the names are numbered.
+    """
+    names = [data_name(path) for path in paths]
+    folders = [[folder.name for folder in path.resolve().parents] for path in paths]
+    for level in (names, *map(list, zip(*folders, strict=False))):
+        if len({*level}) == len(level):
+            return level
+    return [f"{name}-{number}" for number, name in enumerate(names, start=1)]
 
 
 def sha256(path: Path) -> str:

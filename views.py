@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 
+import batches
 import clustering
 from neighbours import beside, graph_of, metric_map, neighbour_metric
 
@@ -143,6 +144,7 @@ def features(prepared: ad.AnnData, *, metric: bool) -> np.ndarray:
 def halves(prepared: ad.AnnData, *, seed: int) -> Iterator[list[np.ndarray]]:
     """Yield the views made anew from a random half of their genes, `HALVES` times.
 
+    Where the data have batches each view is corrected as those of all genes are.
     What the halves agree on rests on many genes; what a few genes say differs between them. Source:
     the random subspaces of Ho 1998.
 
@@ -164,7 +166,8 @@ def halves(prepared: ad.AnnData, *, seed: int) -> Iterator[list[np.ndarray]]:
             n_genes = values.shape[1]
             genes = rng.choice(n_genes, max(n_genes // 2, 1), replace=False)
             pca = PCA(min(n_components, len(values), len(genes)), random_state=seed)
-            views.append(pca.fit_transform(values[:, genes]))
+            components = pca.fit_transform(values[:, genes])
+            views.append(batches.corrected(prepared, components, seed=seed))
         yield views
 
 

@@ -102,9 +102,9 @@ class Place(NamedTuple):
 def command(job: Job, place: Place) -> list[str]:
     """Return the public command that makes the job's run folder, from the interpreter on."""
     word = job.method.split()[0]
-    program, flag = "baselines.py", "--method"
+    program, flag, more = "baselines.py", "--method", []
     if word in methods.OWN:
-        program, flag = "train.py", "--variant"
+        program, flag, more = "train.py", "--variant", ["--no_report", "--no_h5ad"]
     words = [sys.executable, str(SUITE / program), flag, word]
     words += methods.command_flags(job.method)
     words += ["--dataname", job.dataset, "--data_dir", str(place.data_dir)]
@@ -112,7 +112,7 @@ def command(job: Job, place: Place) -> list[str]:
     n_clusters = N_CLUSTERS[job.regime]
     if n_clusters:
         words += ["--n_clusters", n_clusters]
-    words += ["--round_counts", "--quiet", "--overwrite"]
+    words += ["--round_counts", "--quiet", "--overwrite", *more]
     return [*words, "--out", str(place.out / job.run_dir)]
 
 

@@ -38,6 +38,8 @@ RESERVED = (
     "n_clusters",
     "round_counts",
 )
+# The flags of one data set; the benchmark compares methods on all cells of many.
+OF_ONE_DATA_SET = ("labels", "cells", "subset")
 
 # Ready-made ablations by what they change; each is compared with `sctag` itself.
 ABLATIONS: dict[str, dict[str, str]] = {
@@ -173,10 +175,12 @@ def _fault(word: str, flags: Sequence[str], known: Sequence[str]) -> str | None:
     names = set()
     for flag in flags:
         name = flag.partition("=")[0]
-        if not re.fullmatch(r"[a-z_]+=[\w.,-]+", flag):
-            return f"{flag!r} is not NAME=VALUE"
         if name in RESERVED:
             return f"the benchmark itself sets {name}"
+        if name in OF_ONE_DATA_SET:
+            return f"{name} is for a single data set, and a method runs on all of them"
+        if not re.fullmatch(r"[a-z_]+=[\w.,-]+", flag):
+            return f"{flag!r} is not NAME=VALUE"
         if name not in known:
             near = difflib.get_close_matches(name, set(known) - set(RESERVED), n=1)
             return f"{word} has no flag {name}" + (f", did you mean {near[0]}?" if near else "")

@@ -94,6 +94,22 @@ def _folders(folder: Path) -> list[Path]:
     return present
 
 
+def samples_in(folder: Path) -> list[Path]:
+    """Return the matrices of a folder that have names of cells of their own, and folders below.
+
+    A matrix is a sample if it shares its prefix with a file of barcodes, as GEO names them
+    (GSM1_matrix.mtx.gz beside GSM1_barcodes.tsv.gz), a folder if it has a matrix in it or below.
+    """
+    prefixes = _files(folder, MATRIX)
+    barcodes = {*_files(folder, CELLS).values()} - {""}
+    below = []
+    for path in sorted(folder.iterdir()):
+        with contextlib.suppress(OSError):  # it cannot be read
+            if path.is_dir() and is_mtx(path):
+                below.append(path)
+    return [path for path in _matrices(folder) if prefixes[path] in barcodes] + below
+
+
 def _only_matrix(folder: Path) -> Path:
     """Return the matrix of a folder, or of the only folder below that has one."""
     matrices = _matrices(folder)

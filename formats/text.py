@@ -143,11 +143,42 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
 def _first_row(path: Path, file: Any) -> tuple[str, list[str]]:
     """Return what separates the columns of a table, and the entries of its first row."""
     line = file.readline()
-    count = {separator: line.count(separator) for separator in (",", "\t", ";")}
-    separator = max(count, key=lambda name: count[name])
-    if not count[separator]:
-        separator = SEPARATORS[_suffix(path)]
+    separator = _separator(line) or SEPARATORS[_suffix(path)]
     return separator, next(csv.reader([line], delimiter=separator), None) or [""]
+
+
+def _separator(text: str) -> str | None:
+    """Return the comma, tab or semicolon that is most frequent in a text; None without any."""
+    count = {separator: text.count(separator) for separator in (",", "\t", ";")}
+    separator = max(count, key=lambda name: count[name])
+    return separator if count[separator] else None
+
+
+def entries(path: Path) -> list[list[str]]:
+    """Return the rows of a small table of text, which may be packed, as lists of entries.
+
+    The first two rows tell what separates the entries; where nothing does, a row is one entry.
+    Rows without any text are left out.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read or has no such row.
+    """
+    with hdf5.input_errors(path), opened_text(path) as file:
+        lines = file.read().splitlines()
+    separator = _separator("\n".join(lines[:2]))
+    try:
+        if separator is None:
+            rows = [[line.strip().strip('"')] for line in lines]
+        else:
+            rows = [[x.strip() for x in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        raise InputError(f"{path}: is not a table that can be read ({error})") from error
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        raise InputError(f"{path}: has no rows, give a table of text")
+    return rows
 
 
 def _titles(header: list[str], n_columns: int, path: Path) -> list[str]:

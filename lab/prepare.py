@@ -70,10 +70,10 @@ def prepared(settings: Settings) -> tuple[ad.AnnData, np.ndarray]:
     import pipeline
     import preprocess
 
-    raw, cell_types, path = pipeline.read(settings)
+    raw, cell_types, where, _ = pipeline.read(settings)
     if cell_types is None:
-        raise SystemExit(f"{path} has no labels to score by")
-    adata = preprocess.prepare(raw, settings, seed=settings.seed, where=str(path))
+        raise SystemExit(f"{where} has no labels to score by")
+    adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
     codes = cell_types.loc[adata.obs_names].astype("category").cat.codes.to_numpy()
     return adata, codes
 
@@ -123,9 +123,9 @@ def cache_networks(
     adata, _ = prepared(settings)
     if graph == "plain":
         adata.obsp.pop(views.GRAPH, None)
-    import pipeline
+    import fitting
 
-    network, device = pipeline.start_network(settings, adata.n_vars)
+    network, device = fitting.start_network(settings, adata)
     import tensors
     import training
     import utils
@@ -150,13 +150,14 @@ def cache_networks(
 
 def cache_runs(path: Path, name: str, cache: Path, *, words: str, seeds: list[int]) -> None:
     """Run the whole command, of which the labels are the default that a new way must beat."""
+    import fitting
     import pipeline
 
     for seed in seeds:
         out = run_dir(cache, name, seed)
         if not out.exists():
             settings = settings_of(path, words, seed=seed, out=out)
-            pipeline.run(settings, pipeline.fit, out_dir=out, notes=settings.to_json())
+            pipeline.run(settings, fitting.fit, out_dir=out, notes=settings.to_json())
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -233,7 +233,8 @@ def whole_run(source: str, row: dict) -> dict[str, float]:
             path, known = Path(folder, "cells.h5ad"), ["--n_clusters", str(CLUSTERS)]
             simulated(int(source)).write_h5ad(path)
         for name, short in (("whole", []), ("outside", ["--pretrain_epochs=1", "--maxiter=1"])):
-            command = [sys.executable, "train.py", f"--data={path}", "--gpu_option=-1", "--quiet"]
+            command = [sys.executable, "train.py", f"--data={path}", "--gpu_option=-1"]
+            command += ["--quiet", "--no_report"]
             out = Path(folder, name)
             start = time.perf_counter()
             subprocess.run([*command, "--out", str(out), *known, *short], check=True, text=True)

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOOR = "sctag"  # the module that becomes the package itself
 # What is of the clone alone: the benchmark and the fetching of its data sets.
 LEFT_OUT = ("benchmark", "datasets")
-SUBPACKAGES = ("formats",)
+SUBPACKAGES = ("annotation", "formats", "report")
+COPIED = ("*.html", "*.js")  # what a subpackage needs beside its modules
 
 
 def sources() -> dict[Path, Path]:
@@ -25,7 +26,8 @@ def sources() -> dict[Path, Path]:
     modules = [path for path in ROOT.glob("*.py") if path.stem not in LEFT_OUT]
     targets = {path: Path("__init__.py" if path.stem == DOOR else path.name) for path in modules}
     for name in SUBPACKAGES:
-        targets |= {path: Path(name, path.name) for path in (ROOT / name).glob("*.py")}
+        for pattern in ("*.py", *COPIED):
+            targets |= {path: Path(name, path.name) for path in (ROOT / name).glob(pattern)}
     return targets
 
 
@@ -50,8 +52,10 @@ class BuildPackage(build_py):
         for source, target in targets.items():
             path = Path(self.build_lib, DOOR, target)
             path.parent.mkdir(parents=True, exist_ok=True)
-            depth = len(target.parts) - 1
-            path.write_text(relative(source.read_text(), siblings, depth))
+            text = source.read_text(encoding="utf-8")
+            if source.suffix == ".py":
+                text = relative(text, siblings, len(target.parts) - 1)
+            path.write_text(text, encoding="utf-8")
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Return the files that `run` writes."""

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 
 import datasets
 import train
+import utils
 from data_settings import Preparation
 from settings import Architecture
 
@@ -42,7 +43,7 @@ FILES = {
 # A network of no use but of every part, where only the plumbing is looked at.
 TINY = """
     --hidden_dim 16 --decoder_dims 16 --latent_dim 4 --highly_genes 50 --pretrain_epochs 3
-    --maxiter 2 --gpu_option -1
+    --maxiter 2 --gpu_option -1 --no_report
 """.split()  # noqa: SIM905, as it is typed
 
 
@@ -66,12 +67,13 @@ def prepared(adata=None, *, seed=0, **changes):
     return preprocess.prepare(adata, Preparation(**settings), seed=seed)
 
 
-def network(*, n_genes=20, seed=1, **changes):
+def network(*, n_genes=20, n_batches=0, seed=1, **changes):
     """A small network without dropout."""
     import model
 
     sizes = {"hidden_dim": 16, "latent_dim": 4, "decoder_dims": [8, 16], "hops": 2, "dropout": 0.0}
-    return model.SCTAG(Architecture(**(sizes | changes)), n_genes=n_genes, seed=seed)
+    architecture = Architecture(**(sizes | changes))
+    return model.SCTAG(architecture, n_genes=n_genes, n_batches=n_batches, seed=seed)
 
 
 class Ran(NamedTuple):
@@ -261,3 +263,24 @@ def begin(path: Path, content: bytes) -> None:
     """Put a file in a folder of its own."""
     path.parent.mkdir()
     path.write_bytes(content)
+
+
+@pytest.fixture
+def refused(run, monkeypatch, tmp_path):
+    """Run the command where it must refuse, before TensorFlow starts; returns its one sentence."""
+
+    def refused(*flags, out=None):
+        def start_tensorflow(gpu_option):
+            pytest.fail("TensorFlow was started before the input was refused")
+
+        monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)
+        ran = run("--quiet", *flags, "--out", out or tmp_path / "out")
+        assert ran.status == 2
+        assert ran.out == ""
+        assert ran.err.startswith("train.py: error: ")
+        assert ran.err.count("\n") == 1
+        assert ran.err.endswith("\n")
+        assert not (tmp_path / "out").exists()
+        return ran.err
+
+    return refused

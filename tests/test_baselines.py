@@ -247,11 +247,12 @@ def test_a_mixture_of_identical_cells_is_refused():
 @pytest.fixture
 def fake_scvi(monkeypatch, prepared):
     """A stand-in for scvi-tools: its embedding is the components, its calls are noted."""
-    calls = SimpleNamespace(counts=None, trained=[])
+    calls = SimpleNamespace(counts=None, trained=[], batches=None)
 
     class SCVI:
         @staticmethod
-        def setup_anndata(adata):
+        def setup_anndata(adata, batch_key):
+            calls.batches = None if batch_key is None else adata.obs[batch_key]
             adata.uns["_scvi_uuid"] = "written into its input"
 
         def __init__(self, adata):
@@ -279,6 +280,14 @@ def test_scvi_reads_the_counts_and_leaves_its_input_alone(fake_scvi, prepared, s
     assert fake_scvi.calls.counts is not prepared.layers["counts"]
     assert (fake_scvi.calls.counts != prepared.layers["counts"]).nnz == 0
     assert "_scvi_uuid" not in prepared.uns
+    assert fake_scvi.calls.batches is None
+
+
+def test_scvi_is_told_the_batches(fake_scvi, prepared):
+    adata = prepared.copy()
+    adata.obs["sctag_batch"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "a", "b"))
+    apply("scvi_kmeans", adata, n_clusters=3)
+    assert fake_scvi.calls.batches.tolist() == adata.obs["sctag_batch"].tolist()
 
 
 def test_scvi_leiden_clusters_the_embedding_as_leiden_does_its_graph(fake_scvi, prepared):

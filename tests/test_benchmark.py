@@ -300,6 +300,7 @@ def test_a_flag_s_former_name_is_the_present_one(data, monkeypatch):
         ("", "there is no method ''"),
         ("sctag hop=1", "sctag has no flag hop, did you mean hops?"),
         ("sctag hops", "'hops' is not NAME=VALUE"),
+        ("sctag subset=donor=A", "subset is for a single data set"),
         ("sctag --hops=1", "'--hops=1' is not NAME=VALUE"),
         ("sctag layer=a/b", "'layer=a/b' is not NAME=VALUE"),
         ("sctag hops=0", "argument --hops: must be at least 1, not 0"),

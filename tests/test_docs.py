@@ -12,6 +12,7 @@ import pytest
 import baselines
 import benchmark
 import datasets
+import predict
 import readers
 import settings
 from bench import archive, document, paired, plots, report, tables

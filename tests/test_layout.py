@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("bench", "formats", "lab", "perf")
+FOLDERS = ("annotation", "bench", "formats", "lab", "perf", "report")
 
 
 def imported_by(path):
@@ -61,5 +61,7 @@ def test_the_doors():
 
 
 def test_what_reads_and_prepares_data_does_not_know_tensorflow():
-    for name in ("command", "readers", "preprocess", "clustering", "estimation", "scores"):
+    names = ("command", "readers", "samples", "selection", "true_labels", "preprocess")
+    names += ("clustering", "estimation", "scores", "overview")
+    for name in (*names, *(name for name in MODULES if name.startswith("annotation."))):
         assert not {"tensors", "model", "layers", "training"} & reached_from(name), name

@@ -48,6 +48,14 @@ def test_nothing_but_the_package_stands_at_the_top(installed):
     assert not (installed / "sctag" / "benchmark.py").exists()
 
 
+def test_the_page_of_a_run_comes_with_its_template(installed, tmp_path):
+    script = """
+from sctag.report import page
+assert all((page.FOLDER / name).is_file() for name in (page.PAGE, page.SCRIPT))
+"""
+    in_a_process(installed, tmp_path, "-c", script)
+
+
 def test_its_command_and_its_door_cluster_as_the_clone_does(installed, base, simulated, tmp_path):
     flags = ["--data", simulated.path, *TINY, "--out", tmp_path / "out", "--quiet"]
     done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", *flags)

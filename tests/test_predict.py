@@ -14,10 +14,10 @@ from conftest import TINY, contents, eagerly, grouped_counts, opened, prepared, 
 from sklearn.metrics import adjusted_rand_score
 from test_real_data import SHARED
 
+import new_cells
 import novelty
 import predict
 import prediction
-import preprocess
 import sctag
 from settings import Settings
 from utils import InputError
@@ -106,12 +106,12 @@ def test_new_cells_of_the_types_of_the_run_get_its_clusters(model, cells, done):
 
 def test_the_runs_cells_stay_and_a_new_cell_does_not_see_the_others(loaded, cells):
     reference, settings = loaded.reference, loaded.settings
-    new = preprocess.values_like(cells.new, reference, settings)
+    new = new_cells.values_like(cells.new, reference, settings)
     z = prediction.encode(loaded.network, reference, new, settings)
     own = reference.obsm["X_sctag"]
     np.testing.assert_allclose(z[: reference.n_obs], own, atol=1e-6 * np.abs(own).max())
     for i in (0, 5, 23):
-        alone = preprocess.values_like(cells.new[[i]], reference, settings)
+        alone = new_cells.values_like(cells.new[[i]], reference, settings)
         single = prediction.encode(loaded.network, reference, alone, settings)
         np.testing.assert_allclose(single[-1], z[reference.n_obs + i], rtol=1e-4, atol=1e-5)
 
@@ -129,7 +129,7 @@ def test_one_by_one_is_all_together(model, loaded, cells):
 def test_the_embedding_of_a_new_cell_by_dense_matrices(loaded, cells):
     """Over the whole matrix of all cells, with the nearest sought one by one."""
     reference, network = loaded.reference, loaded.network
-    new = preprocess.values_like(cells.new, reference, loaded.settings)
+    new = new_cells.values_like(cells.new, reference, loaded.settings)
     z = prediction.encode(network, reference, new, loaded.settings)
     maps = reference.uns["sctag_maps"]
     space, own = (np.hstack([x.obsm[key] @ maps[key] for key in maps]) for x in (reference, new))
@@ -306,8 +306,6 @@ def test_cells_without_counts_of_the_runs_genes_are_refused(model, cells):
 def spoil(folder, name):
     """Have a run lack a file, or hold one that says something else."""
     record = json.loads((folder / "settings.json").read_text())
-    if name == "batches":
-        record["settings"]["batch_key"] = "donor"
     if name == "version":
         record["settings"]["loops"] = 2
     if name == "directions":
@@ -322,7 +320,6 @@ def spoil(folder, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("batches", "a run over batches"),
         ("version", "a run of an earlier version"),
         ("directions", "no cell lists a new one"),
         ("json", "damaged or of another version"),
@@ -375,7 +372,7 @@ def test_held_out_cells_get_the_clusters_of_all_cells_together(name, run, tmp_pa
     joint = joint.loc[result.obs_names]
     reference = ad.read_h5ad(tmp_path / "known" / "prepared.h5ad")
     settings = Settings.of("sctag")
-    new = preprocess.values_like(adata[held_out], reference, settings)
+    new = new_cells.values_like(adata[held_out], reference, settings)
     vote = KNeighborsClassifier(15).fit(reference.obsm["X_pca"], reference.obs["sctag"])
     ari = adjusted_rand_score(joint, result.obs["sctag"])
     assert ari >= min(0.9, agreement - 0.02)

@@ -11,30 +11,7 @@ import pytest
 import scipy.sparse as sp
 from conftest import FILES, TINY, assert_same_clustering, contents, opened, write_published
 
-import utils
-
 # --- What cannot be used: one sentence, status 2, nothing left ------------------------------------
-
-
-@pytest.fixture
-def refused(run, monkeypatch, tmp_path):
-    """Run the command where it must refuse, before TensorFlow starts; returns its one sentence."""
-
-    def refused(*flags, out=None):
-        def start_tensorflow(gpu_option):
-            pytest.fail("TensorFlow was started before the input was refused")
-
-        monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)
-        ran = run("--quiet", *flags, "--out", out or tmp_path / "out")
-        assert ran.status == 2
-        assert ran.out == ""
-        assert ran.err.startswith("train.py: error: ")
-        assert ran.err.count("\n") == 1
-        assert ran.err.endswith("\n")
-        assert not (tmp_path / "out").exists()
-        return ran.err
-
-    return refused
 
 
 def changed(simulated, row=3, column=5, value=0.0):

@@ -24,6 +24,7 @@ FLAGS = {
     "highly_genes": 50,
     "pretrain_epochs": 3,
     "maxiter": 2,
+    "no_report": True,
 }
 KEYS = {"X_pca", "X_sctag", "X_sctag_joint", "sctag_proba"}
 
@@ -67,7 +68,7 @@ def test_the_result_is_the_commands(clustered, by_command):
     assert genes.tolist() == by_command.prepared.var_names.tolist()
     assert (clustered.raw.X != by_command.adata.raw.X).nnz == 0
     notes = {name: json.loads(note) for name, note in clustered.uns["sctag"].items()}
-    assert set(notes) == {*by_command.adata.uns["sctag"], "environment"}
+    assert {*notes, "data"} == {*by_command.adata.uns["sctag"]}
     assert notes["settings"]["hidden_dim"] == 16
     assert not set(sctag.OF_FILES) & set(notes["settings"])
     assert set(notes["environment"]["versions"]) == {"python", *results.PACKAGES}

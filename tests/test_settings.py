@@ -257,6 +257,10 @@ def test_a_program_gets_what_the_command_gets(variant):
         ({"kl": "p"}, "kl must be one of pq, qp, not 'p'"),
         ({"train_centers": 1}, "train_centers must be True or False, not 1"),
         ({"layer": 3}, "layer must be text, not 3"),
+        ({"subset": ["a=b", 3]}, "subset must be text, not 3"),
+        ({"subset": []}, "subset must have one value at least"),
+        ({"data": [3]}, "data"),
+        ({"max_mito": 20}, "max_mito must be at least 0 and below 1, not 20"),
         ({"transpose": "yes"}, "transpose must be True or False, not 'yes'"),
         ({"variant": "published"}, "variant must be one of sctag, official"),
     ],
@@ -352,6 +356,8 @@ def test_another_program_refuses_the_other_flags_and_says_why(flags, capsys):
         (["--dataname", "Young", "--data_dir", "elsewhere"], "Young"),
         (["--data", "some/Pollen/data.h5"], "Pollen"),
         (["--data", "some/folder/brain.h5ad"], "brain"),
+        (["--data", "a/brain.h5ad", "b/heart.h5ad", "--data", "c/liver.csv"], "brain+2"),
+        (["--data", "a/filtered.h5", "b/filtered.h5"], "a+1"),
         (["--data", "some/folder/brain.h5"], "brain"),
         (["--data", "some/brain.csv.gz"], "brain"),
         (["--data", "some/brain/matrix.mtx.gz"], "brain"),
@@ -400,6 +406,10 @@ def test_settings_as_json_hold_every_field():
     described = parse_settings(["--data", "a/b.h5ad", "--decoder_dims", "8", "4"]).to_json()
     assert list(described) == FIELDS
     assert described["data"] == "a/b.h5ad"
+    several = parse_settings(["--data", "a.h5", "b.h5", "--subset", "k=v"])
+    described_too = several.to_json()
+    assert (described_too["data"], described_too["subset"]) == (["a.h5", "b.h5"], ["k=v"])
+    assert Settings.of(**described_too) == several
     assert described["out"] is None
     assert described["decoder_dims"] == [8, 4]
 

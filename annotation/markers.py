@@ -1,0 +1,131 @@
+"""Marker genes: those whose counts are higher in a cluster than in all other cells.
+
+Letters: N cells, G genes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from annotation import genes
+
+if TYPE_CHECKING:  # slow to import
+    import anndata as ad
+    import pandas as pd
+
+log = logging.getLogger("sctag")
+
+GROUPS = "sctag"  # the column of obs that scanpy's plots look the clusters up in
+N_GENES = 100  # a cluster, as scanpy's older default
+# A column of scanpy's table, and what it is called in markers.csv.
+COLUMNS = {
+    "group": "cluster",
+    "rank": "rank",
+    "names": "gene",
+    "symbol": "symbol",
+    "scores": "score",
+    "logfoldchanges": "log2_fold_change",
+    "pct_nz_group": "share_in",
+    "pct_nz_reference": "share_out",
+    "pvals_adj": "p_adjusted",
+}
+
+
+class Markers(NamedTuple):
+    """The marker genes of clusters.
+
+    Parameters
+    ----------
+    table
+        A row a marker, for markers.csv: cluster, rank (from 1), gene, symbol (only where the genes
+        are named by identifiers and have symbols), score, log2_fold_change, share_in and share_out
+        (the shares of cells with counts, in the cluster and in all others), and p_adjusted.
+    entry
+        What scanpy keeps of it, for uns["rank_genes_groups"] of data whose raw has the logarithms
+        and whose obs["sctag"] the clusters; None if no cluster has markers.
+    """
+
+    table: pd.DataFrame
+    entry: dict[str, Any] | None
+
+
+def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) -> Markers:
+    """Return the marker genes of each cluster, the highest score first.
+
+    The score is the z-score of the Wilcoxon rank-sum test of the cluster's cells against all other
+    cells, and p_adjusted is corrected for all G genes by Benjamini and Hochberg. The fold change is
+    of e^m - 1, where m is the mean logarithm; it is huge where a gene has no counts outside.
+    The p-values say how a gene differs, not that a cluster is real: the clusters were made from the
+    same counts, so that any clusters at all have small ones.
+
+    Source: scanpy's `rank_genes_groups`, method "wilcoxon", without tie correction as is its
+    default. It takes 2.5 s for 3,774 cells, 16,791 genes and 11 clusters on 2 cores, and some 20 s
+    more at the first call ever, when it is compiled.
+
+    Parameters
+    ----------
+    logs
+        In X, CSR without stored zeros, the natural logarithm of 1 + count / size factor of all
+        genes, shape (N, G); var names the genes, each once. It is not changed.
+    clusters
+        Cluster of each cell, shape (N,); a category may be empty.
+    n_genes
+        How many genes a cluster has at most. A gene with a score of 0 or below is no marker, and is
+        left out of the table; scanpy's entry has it.
+
+    Returns
+    -------
+    The table and scanpy's entry. A cluster of one cell has no markers, nor has one that is of all
+    cells: the log says which these are.
+    """
+    import pandas as pd
+
+    sizes = pd.Series(clusters).value_counts(sort=False)
+    ranked = [name for name, size in sizes.items() if 2 <= size < len(clusters)]
+    if left_out := [str(name) for name, size in sizes.items() if size and name not in ranked]:
+        reason = "too few cells to compare"
+        log.info("markers   none of cluster %s: %s", ", ".join(left_out), reason)
+    symbols = genes.symbols(logs.var)
+    columns = [name for name in COLUMNS if name != "symbol" or symbols is not None]
+    if not ranked:
+        return Markers(pd.DataFrame(columns=[COLUMNS[name] for name in columns]), None)
+    groups = pd.Categorical([str(name) for name in clusters], [str(name) for name in sizes.index])
+    table, entry = _of_scanpy(logs, groups, [str(name) for name in ranked], n_genes)
+    if "group" not in table:  # scanpy leaves it out where there is one
+        table["group"] = str(ranked[0])
+    if symbols is not None:
+        table["symbol"] = symbols[logs.var_names.get_indexer(table["names"])]
+    table = table[table["scores"] > 0].reset_index(drop=True)
+    table["rank"] = table.groupby("group", observed=True).cumcount() + 1
+    return Markers(table[columns].rename(columns=COLUMNS), entry)
+
+
+def _of_scanpy(
+    logs: ad.AnnData, groups: pd.Categorical, ranked: list[str], n_genes: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return scanpy's table of n_genes genes for each of the groups to be ranked, and its entry.
+
+    The groups are text, shape (N,), and those that are not ranked count as other cells.
+    """
+    import anndata
+    import pandas as pd
+    import scanpy as sc
+
+    obs = pd.DataFrame({GROUPS: groups.remove_unused_categories()}, index=logs.obs_names)
+    cells = anndata.AnnData(logs.X, obs=obs, var=pd.DataFrame(index=logs.var_names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's own, on clusters of a cell and fragmented tables
+        sc.tl.rank_genes_groups(
+            cells,
+            GROUPS,
+            groups=ranked,
+            method="wilcoxon",
+            n_genes=min(n_genes, logs.n_vars),
+            pts=True,
+        )
+        table = sc.get.rank_genes_groups_df(cells, group=None)
+    entry = dict(cells.uns["rank_genes_groups"])
+    entry["params"] = entry["params"] | {"use_raw": True}
+    return table, entry

@@ -1,0 +1,165 @@
+"""Cluster prepared data with scTAG: both training phases, and the clusters between them.
+
+Letters: N cells, D latent size, F features that are clustered, C clusters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import batches
+import utils
+from results import Fitted, Trained
+from settings import Settings
+from utils import InputError, Stopwatch
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from estimation import Number
+
+log = logging.getLogger("sctag")
+
+
+def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device]:
+    """Start TensorFlow on the device that was asked for; return a new network and the device.
+
+    The network suits the genes and the batches of the prepared data.
+    """
+    device = utils.start_tensorflow(settings.gpu_option)
+    missing = settings.gpu_option != "-1" and device.name == "CPU"
+    log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
+    from model import SCTAG
+
+    with utils.tensorflow_session():
+        network = SCTAG(
+            settings,
+            n_genes=adata.n_vars,
+            n_batches=batches.one_hot(adata).shape[1],
+            seed=settings.seed,
+        )
+    return network, device
+
+
+def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
+    """Cluster prepared data with scTAG: both training phases.
+
+    Raises
+    ------
+    InputError
+        If counts are to be denoised that the decoder was not fitted to.
+    TrainingError
+        If a loss is not finite.
+    """
+    fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
+    if settings.denoised and not fits_counts:
+        raise InputError(
+            "--denoised is for a count decoder that fits counts: leave it out, or give "
+            "--reconstruction zinb --zinb_target counts"
+        )
+    with stopwatch("start_tensorflow"):
+        network, device = start_network(settings, adata)
+        import clustering
+        import tensors
+        import training
+        import views
+    with utils.tensorflow_session():
+        with stopwatch("pretrain"):
+            data = tensors.training_data(
+                adata,
+                settings,
+                settings,
+                dtype=network.product_dtype,
+                block_bytes=device.block_bytes,
+            )
+            phase = training.phases(settings)[0]
+            pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
+            history = pretraining.run(settings.seed)
+            z = training.embed(network, data)
+        with stopwatch("initial_clusters"):
+            if settings.cluster_on == "joint":
+                features = views.features(adata, metric=settings.neighbour_metric)
+                data = tensors.with_components(data, features, z)
+            points = tensors.join(z, data).numpy()
+            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
+            initial, notes = initial_clusters(adata, z, points, number, settings)
+        network.place_centers(
+            clustering.centers_of(points, initial), trainable=settings.train_centers
+        )
+        with stopwatch("cluster"):
+            clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
+        z = training.embed(network, data)
+        expected = None
+        if settings.denoised:
+            expected = network.expected_counts(z, batches.one_hot(adata))
+    history += clustered.history
+    # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
+    labels = clustered.labels if settings.maxiter else initial
+    return Fitted(
+        labels=labels,
+        number=number,
+        metrics=notes
+        | {
+            "epochs": dict(Counter(row["phase"] for row in history)),
+            "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
+        },
+        trained=Trained(
+            network=network,
+            initial=initial,
+            z=z,
+            points=tensors.join(z, data).numpy(),
+            q=clustered.q,
+            history=history,
+            expected=expected,
+        ),
+    )
+
+
+def initial_clusters(
+    adata: ad.AnnData, z: np.ndarray, points: np.ndarray, number: Number, settings: Settings
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the labels (N,) from which the clustering phase starts, and what is said of them.
+
+    Parameters
+    ----------
+    adata
+        Prepared data.
+    z
+        Embedding by the pretrained network, shape (N, D).
+    points
+        What is clustered, shape (N, F).
+    number
+        The number of clusters C; labels that came with it are taken as they are.
+    settings
+        `init` names the method.
+    """
+    import clustering
+    import views
+
+    notes: dict[str, Any] = {}
+    assert number.n_clusters is not None
+    if number.labels is not None:
+        labels = number.labels
+    elif settings.init == "consensus":
+        labels, agreement = views.consensus(
+            adata,
+            z,
+            metric=settings.neighbour_metric,
+            n_clusters=number.n_clusters,
+            seed=settings.seed,
+        )
+        notes["agreement"] = round(agreement, 4)
+        log.info("consensus of clusterings that agree with it by a mean ARI of %.2f", agreement)
+    elif settings.init == "kmeans":
+        labels = clustering.kmeans(points, n_clusters=number.n_clusters, seed=settings.seed)
+    else:
+        graph = views.graph(adata)
+        labels = clustering.spectral(graph, n_clusters=number.n_clusters, seed=settings.seed)
+    if (found := len(np.unique(labels))) < number.n_clusters:
+        name = settings.init
+        log.warning("warning: %s found %d clusters, not %d", name, found, number.n_clusters)
+    return labels, notes
