@@ -13,7 +13,10 @@ area under the ROC curve was .94, and from .64 (a cluster of Young that its neig
 graph's neighbours had .89 and 16 % (27 % with a quantile for each cluster: few cells of a rare type
 stretch the whole), the squared z-scores outside the components .84 and 38 % with a quantile for
 each cluster and 1.5 % of the ordinary cells, and the cosine of logarithms and profile .92 and 36 %.
-Distances added to the deviance made it worse. Letters: N cells, G genes with counts in the run, C
+Distances added to the deviance made it worse. In whole runs of the default settings 96 % of the
+ductal and 65 % of the endothelial cells of Baron_mouse, 57 % of the CD34+ cells of PBMC_facs and
+15 % of cluster_9 of Young were marked, and .2 to 1.6 % of the ordinary ones. Cells of another
+chemistry are nearly all unlike: the deviance is of the genes that it favours, too. Letters: N cells, G genes with counts in the run, C
 clusters. Nothing here knows TensorFlow or a true label.
 """
 

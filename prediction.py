@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sctag")
 
+MOST = 0.5  # share of the new cells that may be unlike the run's before there is a warning
+
 
 # --- A finished run -------------------------------------------------------------------------------
 
@@ -146,13 +148,15 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
         z = encode(network, reference, new, settings)[reference.n_obs :]
         points = clustered_points(reference, new, z)
         q = network.assign(points.astype(np.float32)).numpy()
-    return Prediction(
-        adata.obs_names.get_indexer(new.obs_names),
-        z,
-        points,
-        q,
-        *novelty.novelty(new, reference, q.argmax(axis=1)),
-    )
+    values, unlike = novelty.novelty(new, reference, q.argmax(axis=1))
+    log.info("unlike    %d of %d cells are unlike all cells of the run", unlike.sum(), len(z))
+    if unlike.mean() > MOST:
+        log.warning(
+            "warning: most of the new cells are unlike all cells of the run, as those of another "
+            "chemistry are: whether a cell is marked says nothing here"
+        )
+    cells = adata.obs_names.get_indexer(new.obs_names)
+    return Prediction(cells, z, points, q, values, unlike)
 
 
 def encode(network: Any, reference: ad.AnnData, new: ad.AnnData, settings: Settings) -> np.ndarray:
@@ -248,6 +252,4 @@ def run(folder: Path, given: Settings) -> str:
         "seconds": stopwatch.total(),
         "peak_memory_mb": utils.peak_memory_mb(),
     }
-    unlike = int(prediction.unlike.sum())
-    log.info("unlike    %d of %d cells are unlike all cells of the run", unlike, len(prediction.z))
     return pipeline.summarise(metrics, out_dir)

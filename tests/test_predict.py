@@ -168,11 +168,13 @@ def test_a_run_without_components_in_its_clusters_takes_new_cells_too(run, cells
 # --- Cells that are unlike ------------------------------------------------------------------------
 
 
-def test_cells_with_the_genes_of_others_are_unlike(model, cells):
+def test_cells_with_the_genes_of_others_are_unlike(model, cells, caplog):
     assert sctag.predict(model.out, cells.new).obs["sctag_unlike"].sum() <= 1
     strange = cells.new[:, np.random.default_rng(0).permutation(cells.new.n_vars)].copy()
     strange.var_names = cells.new.var_names
+    assert "unlike" not in caplog.text
     assert sctag.predict(model.out, strange).obs["sctag_unlike"].mean() > 0.9
+    assert "most of the new cells are unlike all cells of the run" in caplog.text
 
 
 def test_missing_genes_do_not_make_cells_unlike(model, cells):
