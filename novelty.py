@@ -16,8 +16,8 @@ each cluster and 1.5 % of the ordinary cells, and the cosine of logarithms and p
 Distances added to the deviance made it worse. In whole runs of the default settings 96 % of the
 ductal and 65 % of the endothelial cells of Baron_mouse, 57 % of the CD34+ cells of PBMC_facs and
 15 % of cluster_9 of Young were marked, and .2 to 1.6 % of the ordinary ones. Cells of another
-chemistry are nearly all unlike: the deviance is of the genes that it favours, too. Letters: N cells, G genes with counts in the run, C
-clusters. Nothing here knows TensorFlow or a true label.
+chemistry are nearly all unlike: the deviance is of the genes that it favours, too. Letters: N
+cells, G genes with counts in the run, C clusters. Nothing here knows TensorFlow or a true label.
 """
 
 from __future__ import annotations

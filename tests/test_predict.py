@@ -12,14 +12,12 @@ import pytest
 import scipy.sparse as sp
 from conftest import TINY, contents, eagerly, grouped_counts, opened, prepared, ran
 from sklearn.metrics import adjusted_rand_score
-from test_real_data import SHARED
 
 import new_cells
 import novelty
 import predict
 import prediction
 import sctag
-from settings import Settings
 from utils import InputError
 
 N_NEW = 24
@@ -346,37 +344,3 @@ def test_a_folder_without_a_run_is_said_in_one_sentence(tmp_path, folder, done):
     )
     with pytest.raises(ValueError, match=r"sctag\.predict\(folder, adata\)"):
         sctag.predict(done.new, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["PBMC_facs", "Young"])
-def test_held_out_cells_get_the_clusters_of_all_cells_together(name, run, tmp_path):
-    """A fifth of the cells, and a vote of neighbours in the components as the one to beat.
-
-    Where the run's own cells are clustered otherwise than with the others, so are the new ones.
-    """
-    from sklearn.neighbors import KNeighborsClassifier
-
-    import readers
-
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"needs the real data set shared/data/{name} beside the repository")
-    adata = readers.read(SHARED / name / "data.h5")
-    held_out = np.zeros(adata.n_obs, bool)
-    held_out[np.random.default_rng(1).choice(adata.n_obs, adata.n_obs // 5, replace=False)] = True
-    adata[~held_out].write_h5ad(tmp_path / "known.h5ad")
-    for data, out in ((SHARED / name / "data.h5", "all"), (tmp_path / "known.h5ad", "known")):
-        assert run("--data", data, "--out", tmp_path / out).status == 0
-    result = sctag.predict(tmp_path / "known", adata[held_out])
-    joint = pd.read_csv(tmp_path / "all" / "labels.csv", index_col="cell")["cluster"]
-    own = pd.read_csv(tmp_path / "known" / "labels.csv", index_col="cell")["cluster"]
-    agreement = adjusted_rand_score(joint.loc[own.index], own)
-    joint = joint.loc[result.obs_names]
-    reference = ad.read_h5ad(tmp_path / "known" / "prepared.h5ad")
-    settings = Settings.of("sctag")
-    new = new_cells.values_like(adata[held_out], reference, settings)
-    vote = KNeighborsClassifier(15).fit(reference.obsm["X_pca"], reference.obs["sctag"])
-    ari = adjusted_rand_score(joint, result.obs["sctag"])
-    assert ari >= min(0.9, agreement - 0.02)
-    assert ari >= adjusted_rand_score(joint, vote.predict(new.obsm["X_pca"]))
-    assert result.obs["sctag_unlike"].mean() < 0.03
