@@ -224,7 +224,7 @@ def summarise(metrics: dict[str, Any], out_dir: Path) -> str:
     """Log where the results are and what they cost; return the score line, or the sizes."""
     seconds, memory = metrics["seconds"]["total"], metrics["peak_memory_mb"]
     log.info("results   %s (%.1f s, %.0f MiB at the peak)", out_dir, seconds, memory)
-    if metrics["empty_clusters"]:
+    if metrics.get("empty_clusters"):
         log.warning(
             "warning: %d of the %d clusters ended empty",
             metrics["empty_clusters"],
