@@ -78,11 +78,7 @@ def values_like(
         If X does not hold raw counts, or lacks more than half of the G genes, or if the reference
         has batches: what Harmony takes from cells is no map that other cells could be given to.
     """
-    if batches.key_of(reference) is not None:
-        raise InputError(
-            "the run has corrected the batches of its cells (--batch_key), and other cells cannot "
-            "be prepared alike: cluster them together with the run's cells"
-        )
+    batches.refuse(reference)
     matrix = preprocess.checked_counts(adata, preparation, where)
     _check_genes(reference, adata, where)
     means = reference.raw.var[views.MEAN_COUNT]  # of the genes with counts in enough cells
