@@ -48,6 +48,11 @@ class Source:
         "whether rows are genes in a table of text, an .mtx or a plain X",
         shown="guessed from the names",
     )
+    gene_key: str | None = _data(
+        None,
+        "column of var with the names of the genes, such as their symbols",
+        shown="the names that the file gives them",
+    )
     label_key: str | None = _data(
         None,
         "column of obs with the true labels, for the scores only; one that you name must be there",

@@ -79,6 +79,7 @@ def read(settings: Settings) -> Data:
         layer=settings.layer,
         genome=settings.genome,
         transpose=settings.transpose,
+        gene_key=settings.gene_key,
         whole=not settings.no_h5ad,
     )
     needed = settings.n_clusters == "labels"

@@ -17,7 +17,7 @@ import settings
 PROGRAM = "sctag-predict" if __package__ else "predict.py"  # its name where it is installed
 # The settings of train.py that have a meaning here too; all others are those of the run.
 SHARED = (
-    *("layer", "genome", "transpose", "label_key", "labels"),
+    *("layer", "genome", "transpose", "gene_key", "label_key", "labels"),
     *("cells", "subset", "min_counts", "min_genes", "max_mito"),
     *("overwrite", "quiet", "gpu_option"),
 )

@@ -81,6 +81,7 @@ def read(
     layer: str | None = None,
     genome: str | None = None,
     transpose: bool | None = None,
+    gene_key: str | None = None,
     whole: bool = False,
 ) -> anndata.AnnData:
     """Read the counts, the names and the annotation of a file, or of a folder of files.
@@ -98,6 +99,9 @@ def read(
         The genome whose genes are read, where a file of 10x has several.
     transpose
         Whether the rows of a table or of an .mtx are genes; None if that is to be guessed.
+    gene_key
+        The column of var that names the genes, in place of the names that the file gives them,
+        which var["gene_id"] keeps. A gene without a value there keeps its name.
     whole
         Whether everything else that the file holds of these cells and genes comes along: layers,
         obsm, varm, obsp, varp and uns, with X as layers["X_before"] where the counts are in another
@@ -129,6 +133,8 @@ def read(
         for note in parts.notes:
             log.info("read      %s", note)
         _warn_of_left_out(path, parts)
+        if gene_key is not None:
+            _rename_genes(parts.var, gene_key, str(path))
         return _annotated(counts, parts)
 
 
@@ -248,6 +254,20 @@ def _warn_of_left_out(path: Path, parts: Parts) -> None:
     if parts.left_out:
         reasons = [f"{place} ({reason})" for place, reason in parts.left_out.items()]
         log.info("read      not kept in the result: %s", listed(reasons))
+
+
+def _rename_genes(var: pd.DataFrame, key: str, where: str) -> None:
+    """Name the genes by a column of var, in place; InputError if there is no such column."""
+    if key not in var:
+        reason = var.attrs.get("left_out", {}).get(key)
+        problem = f"cannot be read ({reason})" if reason else f"is not there: {listed(var)}"
+        raise InputError(f"{where}: the column {key!r} of var, of --gene_key, {problem}")
+    names = var.index.to_numpy().astype(str)
+    values = var[key].astype(object)
+    is_named = (values.notna() & ~values.isin(MISSING)).to_numpy()
+    keep_aside(var, ["gene_id"])
+    var["gene_id"] = names
+    var.index = var.index.__class__([*np.where(is_named, values.astype(str), names)], dtype=object)
 
 
 def _annotated(counts: csr_matrix, parts: Parts) -> anndata.AnnData:

@@ -109,15 +109,8 @@ def shown(paths: Sequence[Path]) -> str:
 # --- Their cells ----------------------------------------------------------------------------------
 
 
-def read(
-    paths: Sequence[Path],
-    *,
-    layer: str | None = None,
-    genome: str | None = None,
-    transpose: bool | None = None,
-    whole: bool = False,
-) -> anndata.AnnData:
-    """Read one file as `readers.read` does, or several, joined as `joined` does.
+def read(paths: Sequence[Path], **choices: Any) -> anndata.AnnData:
+    """Read one file as `readers.read` does by the same choices, or several, as `joined` does.
 
     Of several files no more than the counts, obs, var and layers comes along with `whole`: arrays
     of cells and graphs were made of each sample alone, and do not belong together.
@@ -125,7 +118,7 @@ def read(
     parts = []
     names = utils.data_names(paths)
     for name, path in zip(names, paths, strict=True):
-        adata = readers.read(path, layer=layer, genome=genome, transpose=transpose, whole=whole)
+        adata = readers.read(path, **choices)
         parts.append(adata)
         if len(paths) > 1:
             for key in [*adata.obsm]:

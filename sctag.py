@@ -41,26 +41,20 @@ __all__ = ["cluster", "embed", "predict", "read", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
-    *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
-    *("out", "overwrite", "no_h5ad"),
+    *("dataname", "data", "data_dir", "genome", "transpose", "gene_key", "label_key", "labels"),
+    *("cells", "out", "overwrite", "no_h5ad"),
 )
 
 
-def read(
-    path: str | Path,
-    *,
-    layer: str | None = None,
-    genome: str | None = None,
-    transpose: bool | None = None,
-) -> ad.AnnData:
+def read(path: str | Path, **choices: Any) -> ad.AnnData:
     """Read a file or folder of any format that the command reads, with everything that it holds.
 
     Parameters
     ----------
     path
         What `train.py --data` takes: its contents decide the format.
-    layer, genome, transpose
-        As the settings of the command of these names.
+    **choices
+        `layer`, `genome`, `transpose` and `gene_key`, as the settings of the command.
 
     Returns
     -------
@@ -73,7 +67,7 @@ def read(
     """
     import readers
 
-    return readers.read(path, layer=layer, genome=genome, transpose=transpose, whole=True)
+    return readers.read(path, **choices, whole=True)
 
 
 def cluster(

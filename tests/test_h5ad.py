@@ -297,3 +297,13 @@ def test_an_element_that_cannot_be_read_is_named_and_the_others_come(path, lines
     (line,) = [line for line in lines() if "not kept in the result" in line]
     assert "obsm/X_mine (anndata" in line
     assert "uns/colours" in line
+
+
+def test_genes_are_named_by_a_column(path):
+    adata = annotated()
+    adata.var["symbol"] = pd.Categorical(["CD3D", "CD3D", None])
+    adata.write_h5ad(path)
+    named = readers.read(path, gene_key="symbol")
+    assert named.var_names.tolist() == ["CD3D", "CD3D-1", GENES[2]]
+    assert named.var["gene_id"].tolist() == list(GENES)
+    refused(path, "column 'name' of var, of --gene_key, is not there: symbol", gene_key="name")
