@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import batches
+import utils
 import views
 from readers import keep_aside
 
@@ -44,6 +45,38 @@ KEYS = {
         "sctag_colors",
     ),
 }
+
+
+def workspace(adata: ad.AnnData) -> ad.AnnData:
+    """Return an AnnData with the annotation of another, which stays as it is; without matrices.
+
+    obs and var are copies, and the arrays of obsm and obsp and the entries of uns are shared.
+    """
+    import anndata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that repeat, as those of a notebook may
+        work = anndata.AnnData(
+            obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), obsp=dict(adata.obsp)
+        )
+        work.uns = dict(adata.uns)
+    return work
+
+
+def take_over(target: ad.AnnData, work: ad.AnnData) -> None:
+    """Put what `complete` and `overview.add` set in a workspace into the AnnData it was made of.
+
+    It goes in whole or not at all, also where the user interrupts.
+    """
+    import anndata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        logs = anndata.AnnData(work.raw.X, obs=work.obs[[]], var=work.raw.var)
+        with utils.interruptions_held():
+            target.raw = logs
+            for part in ("obs", "var", "obsm", "obsp", "uns"):
+                setattr(target, part, getattr(work, part))
 
 
 def annotate(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import annotated
-import command
+import console
 import fitting
 import overview
 import pipeline
@@ -40,7 +40,7 @@ __all__ = ["cluster", "embed", "report"]
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
     *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
-    *("out", "overwrite", "no_h5ad"),
+    *("out", "overwrite", "no_h5ad", "log_file"),
 )
 
 
@@ -67,7 +67,8 @@ def cluster(
     seed
         Seed of everything random.
     copy
-        Whether a copy gets the results, and the AnnData that is given stays as it is.
+        Whether a copy gets the results, and the AnnData that is given stays as it is. Without a
+        copy it also stays as it is where an error or an interruption ends the call.
     quiet
         Whether only warnings are printed, instead of all that the command prints.
     **flags
@@ -101,18 +102,20 @@ def cluster(
     settings = _settings_of(variant, given)
     with (
         _in_words_of_python(),
-        command.console(quiet=quiet) if not quiet else contextlib.nullcontext(),
+        console.opened(quiet=quiet) if not quiet else contextlib.nullcontext(),
     ):
         import preprocess
         import selection
 
+        fitting.check(settings)
         counts, where = _numbered(adata, settings.layer)
         if settings.batch_key is not None:
             counts.obs = adata.obs.set_axis(counts.obs_names)
         named = _named(counts, adata, where)
         cells = selection.kept(named, settings, selection.request(settings), seed=seed)
         chosen = counts if cells.all() else counts[cells].copy()
-        prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
+        with console.status("preparing the data", quiet=quiet):
+            prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
         overview.check_types(settings, adata.var)
         number = pipeline.request_number(prepared, None, settings)
@@ -124,17 +127,19 @@ def cluster(
         annotated.annotate(
             prepared, fitted, settings=notes, metrics=metrics, environment=environment
         )
-        target = adata.copy() if copy else adata
+        work = annotated.workspace(adata)
         cells = prepared.obs_names.to_numpy().astype(int)
         genes = prepared.raw.var_names.to_numpy().astype(int)
-        annotated.complete(prepared, target, cells, genes)
+        annotated.complete(prepared, work, cells, genes)
         if fitted.trained and fitted.trained.expected:
             expected = fitted.trained.expected
             of_cells = {"sctag_denoised": expected.mean, "sctag_dropout": expected.pi}
             for key, values in of_cells.items():
-                target.obsm[key] = annotated.spread(values, cells, target.n_obs)
+                work.obsm[key] = annotated.spread(values, cells, work.n_obs)
         if not settings.no_report:
-            overview.add(target, settings)
+            overview.add(work, settings)
+        target = adata.copy() if copy else adata
+        annotated.take_over(target, work)
     return target
 
 
