@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import batches
-import utils
+import novelty
 import views
 from readers import keep_aside
 
 if TYPE_CHECKING:
     import anndata as ad
 
-    from results import Fitted
+    from results import Fitted, Prediction
 
 log = logging.getLogger("sctag")
 
@@ -45,38 +46,10 @@ KEYS = {
         "sctag_colors",
     ),
 }
-
-
-def workspace(adata: ad.AnnData) -> ad.AnnData:
-    """Return an AnnData with the annotation of another, which stays as it is; without matrices.
-
-    obs and var are copies, and the arrays of obsm and obsp and the entries of uns are shared.
-    """
-    import anndata
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that repeat, as those of a notebook may
-        work = anndata.AnnData(
-            obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), obsp=dict(adata.obsp)
-        )
-        work.uns = dict(adata.uns)
-    return work
-
-
-def take_over(target: ad.AnnData, work: ad.AnnData) -> None:
-    """Put what `complete` and `overview.add` set in a workspace into the AnnData it was made of.
-
-    It goes in whole or not at all, also where the user interrupts.
-    """
-    import anndata
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as above
-        logs = anndata.AnnData(work.raw.X, obs=work.obs[[]], var=work.raw.var)
-        with utils.interruptions_held():
-            target.raw = logs
-            for part in ("obs", "var", "obsm", "obsp", "uns"):
-                setattr(target, part, getattr(work, part))
+# Those of the labels that a run gives to new cells, and what says that they are there.
+NEW_COLUMNS = {"obs": ("sctag", "sctag_probability", "sctag_novelty", "sctag_unlike")}
+NEW_KEYS = {"obsm": ("X_sctag", "X_sctag_joint", "sctag_proba")}
+PREDICTED_BY = "sctag_prediction"
 
 
 def annotate(
@@ -147,7 +120,7 @@ def complete(
 def _complete(
     prepared: ad.AnnData, target: ad.AnnData, cells: np.ndarray, genes: np.ndarray
 ) -> None:
-    _keep_own(target)
+    _keep_own(target, COLUMNS, KEYS, left_by="sctag")
     size = (target.n_obs, target.n_obs)
     target.obs = target.obs.drop(columns=COLUMNS["obs"], errors="ignore")
     for name in ("sctag", "size_factor"):
@@ -175,17 +148,69 @@ def _complete(
     target.raw = _logarithms(prepared, target, cells, genes)
 
 
-def _keep_own(target: ad.AnnData) -> None:
-    """Rename what the target has of its own under the run's keys, and log what it became."""
-    if "sctag" in target.uns:  # an earlier run's, to be replaced
+def annotate_new(target: ad.AnnData, prediction: Prediction, notes: dict[str, Any]) -> None:
+    """Put the labels that a run gives to new cells, in place, into their AnnData.
+
+    Sets obs["sctag"] (categorical), ["sctag_probability"], ["sctag_novelty"] and ["sctag_unlike"]
+    (bool), obsm["X_sctag"], ["X_sctag_joint"] where components were clustered, ["sctag_proba"], and
+    the notes as JSON text in uns["sctag_prediction"]. What the target has under these names is kept
+    as KEY_before, unless an earlier prediction has left it. Cells without counts have no cluster,
+    NaN in arrays, and are not marked.
+    """
+    import pandas as pd
+
+    _keep_own(target, NEW_COLUMNS, NEW_KEYS, left_by=PREDICTED_BY)
+    cells = prediction.cells
+
+    def at_cells(values: np.ndarray) -> np.ndarray:
+        return spread(values, cells, target.n_obs)
+
+    codes = np.full(target.n_obs, -1)
+    codes[cells] = prediction.labels
+    groups = [str(group) for group in range(prediction.q.shape[1])]
+    target.obs["sctag"] = pd.Categorical.from_codes(codes, groups)
+    target.obs["sctag_probability"] = at_cells(prediction.q.max(axis=1))
+    target.obs["sctag_novelty"] = at_cells(prediction.novelty)
+    target.obs["sctag_unlike"] = np.isin(np.arange(target.n_obs), cells[prediction.unlike])
+    for key in NEW_KEYS["obsm"]:
+        target.obsm.pop(key, None)
+    target.obsm["X_sctag"] = at_cells(prediction.z)
+    if prediction.points.shape != prediction.z.shape:
+        target.obsm["X_sctag_joint"] = at_cells(prediction.points)
+    target.obsm["sctag_proba"] = at_cells(prediction.q)
+    target.uns[PREDICTED_BY] = json.dumps(notes)
+
+
+def _keep_own(
+    target: ad.AnnData,
+    columns: Mapping[str, tuple[str, ...]],
+    keys: Mapping[str, tuple[str, ...]],
+    *,
+    left_by: str,
+) -> None:
+    """Rename what the target has of its own under a job's keys, and log what it became.
+
+    Nothing is renamed where uns[left_by] says that an earlier job of the kind has left it.
+
+    Parameters
+    ----------
+    target
+        Data that are about to get the keys.
+    columns
+        The columns of the job, by the axis, "obs" or "var".
+    keys
+        Its keys in the other parts, by the part's name.
+    left_by
+        The key of uns by which such a job is known.
+    """
+    if left_by in target.uns:
         return
     renamed = []
-    for axis in ("obs", "var"):
-        names = keep_aside(getattr(target, axis), COLUMNS[axis])
-        renamed += [f"{axis}[{old!r}]" for old in names]
-    for part, keys in KEYS.items():
+    for axis, names in columns.items():
+        renamed += [f"{axis}[{old!r}]" for old in keep_aside(getattr(target, axis), names)]
+    for part, names in keys.items():
         values = getattr(target, part)
-        for key in keys:
+        for key in names:
             if key not in values:
                 continue
             new = f"{key}_before"
@@ -193,7 +218,7 @@ def _keep_own(target: ad.AnnData) -> None:
                 new += "_before"
             values[new] = values.pop(key)
             renamed.append(f"{part}[{key!r}]")
-    if "neighbors_before" in target.uns:  # scanpy's note on the graph names the key of the graph
+    if "uns['neighbors']" in renamed:  # scanpy's note on the graph names the key of the graph
         note = dict(target.uns["neighbors_before"])
         if note.get("connectivities_key") in KEYS["obsp"]:
             note["connectivities_key"] += "_before"
@@ -249,6 +274,16 @@ def _logarithms(
     return logs
 
 
+def add_expected(target: ad.AnnData, expected: Any, cells: np.ndarray) -> None:
+    """Set, in place, obsm["sctag_denoised"] and ["sctag_dropout"] of a completed AnnData.
+
+    They are what the count decoder expects (`model.ExpectedCounts`) of the prepared cells, whose
+    positions in the target are given, and NaN elsewhere.
+    """
+    for key, values in (("sctag_denoised", expected.mean), ("sctag_dropout", expected.pi)):
+        target.obsm[key] = spread(values, cells, target.n_obs)
+
+
 def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnData:
     """Return what the count decoder expects (`model.ExpectedCounts`) as an AnnData of its own.
 
@@ -266,17 +301,18 @@ def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnDat
 
 
 def compact(prepared: ad.AnnData) -> ad.AnnData:
-    """Return the prepared data as `preprocess.prepare_like` needs them, and no more.
+    """Return the prepared data as `new_cells.values_like` needs them, and no more.
 
-    Without the input's own annotation, and with nothing of raw but which genes counted and what
-    the second view is made of.
+    Without the input's own annotation, and with nothing of raw but which genes counted, what the
+    second view is made of, and by what new cells are judged (`novelty.profiles`).
     """
     import anndata
     import scipy.sparse as sp
 
     raw = prepared.raw
     of_cells = ("sctag", "size_factor", batches.COLUMN)
-    columns = [name for name in (views.LOG_GENES, views.LOG_MEAN) if name in raw.var]
+    of_genes = (views.MEAN_COUNT, views.LOG_GENES, views.LOG_MEAN)
+    columns = [name for name in of_genes if name in raw.var]
     kept = anndata.AnnData(
         prepared.X,
         obs=prepared.obs[[name for name in of_cells if name in prepared.obs]],
@@ -286,10 +322,13 @@ def compact(prepared: ad.AnnData) -> ad.AnnData:
         obsp=dict(prepared.obsp),
         uns={key: value for key, value in prepared.uns.items() if key != "neighbors"},
     )
+    groups = prepared.obs["sctag"].cat
+    known = novelty.profiles(prepared, groups.codes.to_numpy(), n_clusters=len(groups.categories))
+    kept.obs[novelty.DEVIANCE] = known.cells
     kept.raw = anndata.AnnData(
         sp.csr_matrix(raw.shape, dtype=np.float32),
         obs=kept.obs[[]],
-        var=raw.var[columns],
-        varm=dict(raw.varm),
+        var=raw.var[columns].assign(**{novelty.DEVIANCE: known.genes}),
+        varm=dict(raw.varm) | {novelty.PROFILES: known.totals},
     )
     return kept

@@ -121,6 +121,18 @@ def large_enough(prepared: ad.AnnData) -> np.ndarray:
     return (np.bincount(codes) >= FEW_CELLS)[codes]
 
 
+def refuse(reference: ad.AnnData) -> None:
+    """Raise InputError if data have batches, so that other cells cannot be prepared alike.
+
+    What Harmony takes from the cells is no map into which others could be put.
+    """
+    if codes_of(reference) is not None:
+        raise InputError(
+            "the run has corrected the batches of its cells (--batch_key), and other cells cannot "
+            "be prepared alike: cluster them together with the run's cells"
+        )
+
+
 # --- The correction -------------------------------------------------------------------------------
 
 
@@ -128,7 +140,9 @@ def corrected(prepared: ad.AnnData, points: np.ndarray, *, seed: int) -> np.ndar
     """Return components (N, F) of the cells of which Harmony has taken what its batches differ in.
 
     Harmony groups the cells softly, so that each group has cells of all batches, and shifts each
-    batch within a group onto the others. Without batches the components are returned as they are.
+    batch within a group onto the others. It cannot tell a batch from a type that only one batch
+    has, and it leaves a part of shifts that are larger than the differences of the types. Without
+    batches the components are returned as they are.
     Source: Korsunsky et al. 2019, by harmonypy's `run_harmony` with its defaults.
 
     Parameters

@@ -151,6 +151,18 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def new_parser(prog: str, description: str) -> Parser:
+    """Return a parser with the layout of all commands, which yields only flags that were given."""
+    parser = Parser(
+        prog=prog,
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    return parser
+
+
 def build_parser(
     prog: str = "train.py",
     description: str = "Cluster single-cell RNA-seq counts with scTAG: a graph autoencoder with a "
@@ -172,13 +184,7 @@ def build_parser(
         Stages of `declare.Spec` whose settings the program uses. The flag of any other setting is
         refused with a sentence that ends in `refusal`, and the help does not show it.
     """
-    parser = Parser(
-        prog=prog,
-        description=description,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser = new_parser(prog, description)
     for name in RETIRED:
         parser.add_argument(f"--{name}", action=_Retired, help=argparse.SUPPRESS)
     old_names = {new: old for old, new in RENAMED.items()}
@@ -186,7 +192,7 @@ def build_parser(
     for name, spec in settings.specs().items():
         if spec.group not in groups:
             groups[spec.group] = parser.add_argument_group(spec.group)
-        options, arguments = _argument(spec, run_name)
+        options, arguments = argument_of(spec, run_name)
         if spec.stage in stages:
             groups[spec.group].add_argument(*options, **arguments)
         else:
@@ -199,7 +205,7 @@ def build_parser(
     return parser
 
 
-def _argument(spec: Spec, run_name: str) -> tuple[list[str], dict[str, Any]]:
+def argument_of(spec: Spec, run_name: str = "VARIANT") -> tuple[list[str], dict[str, Any]]:
     """Return the option strings and the keywords with which argparse adds a setting's flag."""
     sentence = spec.sentence.replace("%", "%%")
     arguments: dict[str, Any] = {"help": sentence}

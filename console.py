@@ -181,6 +181,11 @@ def opened(*, quiet: bool) -> Iterator[None]:
         logger.setLevel(before[2])
 
 
+def in_notebook(*, quiet: bool) -> contextlib.AbstractContextManager[None]:
+    """Print the suite's log lines during a block, or, if `quiet`, leave them to the notebook."""
+    return contextlib.nullcontext() if quiet else opened(quiet=False)
+
+
 def add_log_file(path: Path, first_line: str) -> None:
     """Append the suite's log lines to a file too, until the block of `opened` ends.
 

@@ -70,6 +70,18 @@ def knn_graph(
     return graph
 
 
+def nearest_of(points: np.ndarray, others: np.ndarray, *, k: int) -> sp.csr_matrix:
+    """Return which k of other cells are the nearest of each cell, CSR float32 (N, N').
+
+    Points are (N, P), those of the others (N', P) with k <= N'. The distance is euclidean, the
+    search scikit-learn's, which is exact.
+    """
+    if k == 0:
+        return sp.csr_matrix((len(points), len(others)), dtype=np.float32)
+    search = NearestNeighbors(n_neighbors=k).fit(others)
+    return sp.csr_matrix(search.kneighbors_graph(points), dtype=np.float32)
+
+
 def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.csr_matrix:
     """Return the kNN graph of points (N, P) that the settings ask for, and log what it is like."""
     exact = len(points) <= preparation.exact_knn_cells

@@ -20,7 +20,7 @@ import results
 import utils
 from results import Fitted
 from settings import Settings
-from utils import Stopwatch
+from utils import InputError, Stopwatch
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -84,6 +84,11 @@ def read(settings: Settings) -> Data:
     )
     needed = settings.n_clusters == "labels"
     cell_types = true_labels.of(adata, settings, table, needed=needed, where=where)
+    if cell_types is not None and settings.batch_key == cell_types.name:
+        raise InputError(
+            f"{where}: the column {cell_types.name!r} of obs has the true labels, which only the "
+            "scores may use: name another with --batch_key, or the labels' with --label_key"
+        )
     labels = true_labels.described(cell_types)
     log.info("data      %s: %d cells, %d genes, %s", where, *adata.shape, labels)
     source = samples.record(paths) | {"cells": adata.n_obs, "genes": adata.n_vars}
@@ -225,7 +230,7 @@ def summarise(metrics: dict[str, Any], out_dir: Path) -> str:
     """Log where the results are and what they cost; return the score line, or the sizes."""
     seconds, memory = metrics["seconds"]["total"], metrics["peak_memory_mb"]
     log.info("results   %s (%.1f s, %.0f MiB at the peak)", out_dir, seconds, memory)
-    if metrics["empty_clusters"]:
+    if metrics.get("empty_clusters"):
         log.warning(
             "warning: %d of the %d clusters ended empty",
             metrics["empty_clusters"],

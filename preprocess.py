@@ -15,7 +15,6 @@ import warnings
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
@@ -60,8 +59,8 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
 
     The size factor, obs["size_factor"], is a cell's depth over the median depth (scanpy's
     `normalize_total` without a target, the official `normalize_per_cell`); uns["sctag"] keeps the
-    median depth. The logarithm is natural. Of the given data, whose X is counts, only X, obs and
-    var are taken.
+    median depth, and var["mean_count"] the mean count of each gene. The logarithm is natural. Of
+    the given data, whose X is counts, only X, obs and var are taken.
     """
     normalised = ad.AnnData(
         adata.X.copy(), obs=adata.obs.copy(), var=adata.var.copy(), layers={"counts": adata.X}
@@ -69,6 +68,8 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
     depth = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
     normalised.obs["size_factor"] = depth / np.median(depth)
     normalised.uns["sctag"] = {"median_depth": json.dumps(float(np.median(depth)))}
+    totals = np.asarray(adata.X.sum(axis=0, dtype=np.float64)).ravel()
+    normalised.var[views.MEAN_COUNT] = totals / adata.n_obs
     sc.pp.normalize_total(normalised)
     sc.pp.log1p(normalised)
     del normalised.uns["log1p"]  # scanpy's own note; anndata before 0.12 cannot read it
@@ -183,7 +184,7 @@ def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
     adata.obsm["X_pca"] = PCA(available, random_state=seed).fit_transform(adata.X)
 
 
-def _checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:
+def checked_counts(adata: ad.AnnData, preparation: Preparation, where: str) -> sp.csr_matrix:
     """Return X as canonical counts, rounded up if that is asked for, with a warning."""
     matrix = raw_counts.canonical(adata.X, where)
     matrix, warning = raw_counts.check(matrix, round_counts=preparation.round_counts, where=where)
@@ -214,7 +215,7 @@ def prepare(
     InputError
         If X does not hold raw counts, or the data cannot be clustered.
     """
-    matrix = _checked_counts(adata, preparation, where)
+    matrix = checked_counts(adata, preparation, where)
     with warnings.catch_warnings():
         # Scanpy's own housekeeping on tiny or repetitive data; what matters is logged here.
         warnings.simplefilter("ignore")
@@ -241,88 +242,3 @@ def prepare(
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
     views.add_graph(prepared, preparation, seed=seed)
     return prepared
-
-
-def prepare_like(
-    adata: ad.AnnData,
-    reference: ad.AnnData,
-    preparation: Preparation,
-    *,
-    seed: int,
-    where: str = "X",
-) -> ad.AnnData:
-    """Return new data prepared as a reference was: its genes, scale and components.
-
-    Depths, over the genes that counted in the reference's, are divided by its median depth, genes
-    scaled by the reference's mean and standard deviation, and the components made by the linear map
-    that takes the reference's z-scores to its components (least squares, since the loadings of a
-    randomised PCA are only close to it). The graph joins the given cells among themselves.
-
-    Parameters
-    ----------
-    adata
-        Raw counts of all genes in X, cells x genes; cells without counts are left out.
-    reference
-        Prepared data, as `prepare` returned them or as a run wrote them.
-    preparation
-        The settings with which the reference was prepared.
-    seed
-        Of an approximate graph.
-    where
-        What X is called in an error message.
-
-    Raises
-    ------
-    InputError
-        If X does not hold raw counts, or lacks genes of the reference, or if that has batches: what
-        Harmony takes from cells is no map that other cells could be given to.
-    """
-    if batches.key_of(reference) is not None:
-        raise InputError(
-            "the run has corrected the batches of its cells (--batch_key), and other cells cannot "
-            "be prepared alike: cluster them together with the run's cells"
-        )
-    matrix = _checked_counts(adata, preparation, where)
-    positions = _positions_of(reference.var_names, adata, where)
-    counted = adata.var_names.isin(reference.raw.var_names)  # not those of too few cells
-    depth = np.asarray(matrix[:, counted].sum(axis=1), dtype=np.float64).ravel()
-    has_counts = depth > 0
-    factors = depth[has_counts] / json.loads(reference.uns["sctag"]["median_depth"])
-    counts = matrix[has_counts][:, positions]
-    logarithms = np.log1p(counts.multiply(1 / factors[:, None]).toarray())
-    std = np.where(reference.var["std"] == 0, 1.0, reference.var["std"])
-    x = (logarithms - reference.var["mean"].to_numpy()) / std
-    if preparation.clip is not None:
-        x = np.clip(x, -preparation.clip, preparation.clip)
-    prepared = ad.AnnData(
-        x.astype(np.float32),
-        obs=adata.obs[has_counts].copy(),
-        var=reference.var.copy(),
-        layers={"counts": counts},
-    )
-    prepared.obs["size_factor"] = factors
-    reference_x = np.asarray(reference.X, np.float64)
-    mean = reference_x.mean(axis=0)
-    loadings = np.linalg.lstsq(reference_x - mean, reference.obsm["X_pca"])[0]  # (G, P)
-    prepared.obsm["X_pca"] = (x - mean) @ loadings
-    prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)
-    if views.LOGS in reference.obsm:
-        names = reference.raw.var_names[reference.raw.var[views.LOG_GENES].to_numpy()]
-        log_counts = matrix[has_counts][:, _positions_of(names, adata, where)]
-        logarithms = np.log1p(log_counts.multiply(1 / factors[:, None]).toarray())
-        prepared.obsm[views.LOGS] = views.log_components_like(logarithms, reference)
-    if views.MAPS in reference.uns:
-        views.add_mapped_graph(prepared, reference.uns[views.MAPS], preparation, seed=seed)
-    return prepared
-
-
-def _positions_of(genes: pd.Index, adata: ad.AnnData, where: str) -> np.ndarray:
-    """Return the positions of genes, by name, among those of the data; InputError if one lacks."""
-    positions = adata.var_names.get_indexer(genes)
-    if (positions < 0).any():
-        missing = genes[positions < 0]
-        raise InputError(
-            f"{where} lacks {len(missing)} of the {len(genes)} genes that the run used, such as "
-            f"{', '.join(missing[:3])}: give data with the same names of genes"
-        )
-    return positions

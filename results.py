@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LABELS, DATA, HISTORY = "labels.csv", "sctag.h5ad", "history.csv"
 PREPARED = "prepared.h5ad"  # the cells as the network reads them
+PREDICTED = "predicted.h5ad"  # of predict.py
 METRICS, SETTINGS = "metrics.json", "settings.json"
 MARKERS_FILE, TYPES_FILE = "markers.csv", "cell_types.csv"
 DENOISED = "denoised.h5ad"
@@ -39,7 +40,7 @@ NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that modu
 # Of a run of any kind.
 FILES = (
     *(LABELS, DATA, PREPARED, HISTORY, METRICS, SETTINGS, ESTIMATE, CURVES, *NETWORK),
-    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES, DENOISED),
+    *(MARKERS_FILE, TYPES_FILE, REPORT, FIGURES, DENOISED, PREDICTED),
 )
 # What can change a result; `settings.json` records their versions.
 PACKAGES = [
@@ -253,6 +254,38 @@ class Fitted(NamedTuple):
     trained: Trained | None = None
 
 
+class Prediction(NamedTuple):
+    """What a run makes of the new cells that have counts; N' is their number.
+
+    Parameters
+    ----------
+    cells
+        Their positions among all new cells, shape (N',).
+    z
+        Embedding, shape (N', D).
+    points
+        What is compared with the centres of the clusters, shape (N', F).
+    q
+        Soft assignment to the clusters, shape (N', C).
+    novelty
+        How unlike the run's cells each is, see `novelty.novelty`, shape (N',).
+    unlike
+        Whether it is unlike all of them, shape (N',).
+    """
+
+    cells: np.ndarray
+    z: np.ndarray
+    points: np.ndarray
+    q: np.ndarray
+    novelty: np.ndarray
+    unlike: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The cluster of each cell, shape (N',)."""
+        return self.q.argmax(axis=1)
+
+
 def write_run(
     staging: Path, prepared: ad.AnnData, fitted: Fitted, files: dict[str, ad.AnnData]
 ) -> None:
@@ -278,7 +311,24 @@ def write_run(
         history.to_csv(staging / HISTORY, index=False, float_format="%.8g")
         trained.network.save(staging)
     for name, adata in files.items():
-        with warnings.catch_warnings():
-            # a user's key may have a slash in it; a later anndata will refuse that, not this one
-            warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
-            adata.write_h5ad(staging / name, compression="gzip")
+        write_h5ad(staging / name, adata)
+
+
+def write_h5ad(path: Path, adata: ad.AnnData) -> None:
+    """Write an AnnData, packed by gzip."""
+    with warnings.catch_warnings():
+        # a user's key may have a slash in it; a later anndata will refuse that, not this one
+        warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
+        adata.write_h5ad(path, compression="gzip", compression_opts=1)
+
+
+def write_new_labels(staging: Path, adata: ad.AnnData) -> None:
+    """Write the labels that a run has given to new cells; those without counts have none."""
+    import pandas as pd
+
+    columns = ["sctag", "sctag_probability", "sctag_novelty", "sctag_unlike"]
+    labels = pd.DataFrame({"cell": adata.obs_names})
+    for column in columns:
+        labels[column.removeprefix("sctag_")] = adata.obs[column].to_numpy()
+    labels = labels.rename(columns={"sctag": "cluster"})
+    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")

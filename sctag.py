@@ -1,8 +1,10 @@
-"""scTAG for notebooks: cluster the cells of an AnnData, or embed cells with a trained network.
+"""scTAG for notebooks: cluster the cells of an AnnData, or give new cells to a run's clusters.
 
     import sctag
     adata = sctag.cluster(adata)              # finds the number of clusters
     adata.obs["sctag"]                        # a cluster for each cell
+    sctag.report(adata)                       # shows itself
+    new = sctag.predict("results/NAME/sctag-seed1", new)  # by a finished run of train.py
 
 The results are those of the command `train.py` with the same data and settings. What cannot be used
 raises a ValueError with one sentence (`utils.InputError`).
@@ -11,7 +13,6 @@ raises a ValueError with one sentence (`utils.InputError`).
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ import console
 import fitting
 import overview
 import pipeline
+import prediction
 import results
 import utils
-from settings import Settings, specs
+import workspace
+from settings import Settings
 from utils import InputError
 
 if TYPE_CHECKING:
@@ -35,13 +38,43 @@ if TYPE_CHECKING:
 
     from report import Report
 
-__all__ = ["cluster", "embed", "report"]
+__all__ = ["cluster", "embed", "predict", "read", "report"]
 
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
     *("dataname", "data", "data_dir", "genome", "transpose", "label_key", "labels", "cells"),
     *("out", "overwrite", "no_h5ad", "log_file"),
 )
+
+
+def read(
+    path: str | Path,
+    *,
+    layer: str | None = None,
+    genome: str | None = None,
+    transpose: bool | None = None,
+) -> ad.AnnData:
+    """Read a file or folder of any format that the command reads, with everything that it holds.
+
+    Parameters
+    ----------
+    path
+        What `train.py --data` takes: its contents decide the format.
+    layer, genome, transpose
+        As the settings of the command of these names.
+
+    Returns
+    -------
+    The AnnData, with raw counts in X.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    import readers
+
+    return readers.read(path, layer=layer, genome=genome, transpose=transpose, whole=True)
 
 
 def cluster(
@@ -100,10 +133,7 @@ def cluster(
     """
     given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
     settings = _settings_of(variant, given)
-    with (
-        _in_words_of_python(),
-        console.opened(quiet=quiet) if not quiet else contextlib.nullcontext(),
-    ):
+    with _in_words_of_python(), console.in_notebook(quiet=quiet):
         import preprocess
         import selection
 
@@ -121,25 +151,20 @@ def cluster(
         number = pipeline.request_number(prepared, None, settings)
         fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)
-        # with the settings and versions that repeat it
         notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
-        environment = results.environment()
         annotated.annotate(
-            prepared, fitted, settings=notes, metrics=metrics, environment=environment
+            prepared, fitted, settings=notes, metrics=metrics, environment=results.environment()
         )
-        work = annotated.workspace(adata)
+        work = workspace.workspace_of(adata)
         cells = prepared.obs_names.to_numpy().astype(int)
         genes = prepared.raw.var_names.to_numpy().astype(int)
         annotated.complete(prepared, work, cells, genes)
         if fitted.trained and fitted.trained.expected:
-            expected = fitted.trained.expected
-            of_cells = {"sctag_denoised": expected.mean, "sctag_dropout": expected.pi}
-            for key, values in of_cells.items():
-                work.obsm[key] = annotated.spread(values, cells, work.n_obs)
+            annotated.add_expected(work, fitted.trained.expected, cells)
         if not settings.no_report:
             overview.add(work, settings)
         target = adata.copy() if copy else adata
-        annotated.take_over(target, work)
+        workspace.take_over(target, work)
     return target
 
 
@@ -199,40 +224,71 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     Raises
     ------
     InputError
-        If the folder holds no run, or one that has corrected batches, or the data lack some of its
+        If the folder holds no run, or one that has corrected batches, or the data lack most of its
         genes or are no raw counts.
     """
-    import anndata
-
-    if not isinstance(run_dir, str | Path):
-        raise InputError("the results folder comes first: sctag.embed(folder, adata)")
-    folder = Path(run_dir)
-    if not (folder / results.SETTINGS).is_file():
-        raise InputError(f"{folder} holds no finished run of train.py: name its results folder")
-    if not (folder / results.PREPARED).is_file():
-        raise InputError(
-            f"{folder} lacks {results.PREPARED}, it is a run of an earlier version or with "
-            "--no_h5ad: run it again"
-        )
-    record = json.loads((folder / results.SETTINGS).read_text())
-    earlier = f"{folder} is a run of an earlier version: run it again to embed cells"
-    if not record["settings"].keys() <= specs().keys():
-        raise InputError(earlier)
-    settings = Settings.of(**record["settings"])
-    utils.start_tensorflow(settings.gpu_option)
-    import model
-    import preprocess
+    folder = _folder_of(run_dir, "embed")
+    settings = prediction.settings_of(folder)
+    reference, network = prediction.load(folder, settings)
+    import new_cells
     import tensors
 
-    reference = anndata.read_h5ad(folder / results.PREPARED)
-    counts, where = _numbered(adata, layer)
-    counts.var_names = anndata.utils.make_index_unique(adata.var_names.astype(str))  # as readers do
-    prepared = preprocess.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
+    counts, where = _with_genes(adata, layer)
+    prepared = new_cells.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
     with utils.tensorflow_session():
-        network = model.load(folder)
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
     return annotated.spread(z, prepared.obs_names.astype(int), adata.n_obs)
+
+
+def predict(
+    run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None, quiet: bool = True
+) -> ad.AnnData:
+    """Give new cells to the clusters of a finished run, as the command `predict.py` does.
+
+    Nothing is trained. Each cell is joined to its nearest cells of the run, and its label does not
+    depend on the other new cells.
+
+    Parameters
+    ----------
+    run_dir
+        Results folder of `train.py`.
+    adata
+        Raw counts of new cells, cells x genes, in X or in a layer, with the genes named as in the
+        run. Up to half of the genes that the network reads may be missing. It is not changed.
+    layer
+        The layer that holds the counts, instead of X.
+    quiet
+        Whether only warnings are printed.
+
+    Returns
+    -------
+    A copy with obs["sctag"] (cluster), ["sctag_probability"], ["sctag_novelty"] (how unlike the
+    run's cells of the same depth) and ["sctag_unlike"] (unlike all of them: the label says little);
+    obsm["X_sctag"], ["X_sctag_joint"], ["sctag_proba"]; uns["sctag_prediction"]. What was there
+    under these names is kept with _before at the end. Cells without counts have no cluster, and
+    NaN.
+
+    Raises
+    ------
+    InputError
+        A ValueError: if the folder holds no run, or the data cannot be used.
+    """
+    folder = _folder_of(run_dir, "predict")
+    with console.in_notebook(quiet=quiet):
+        settings = prediction.settings_of(folder)
+        counts, where = _with_genes(adata, layer)
+        predicted = prediction.predict(counts, folder, settings, where=where)
+        target = adata.copy()
+        annotated.annotate_new(target, predicted, prediction.model_record(folder))
+    return target
+
+
+def _folder_of(run_dir: str | Path, name: str) -> Path:
+    """Return the results folder that a function was given, where it is one."""
+    if not isinstance(run_dir, str | Path):
+        raise InputError(f"the results folder comes first: sctag.{name}(folder, adata)")
+    return Path(run_dir)
 
 
 @contextlib.contextmanager
@@ -283,3 +339,12 @@ def _named(counts: ad.AnnData, adata: ad.AnnData, where: str) -> ad.AnnData:
         warnings.simplefilter("ignore")  # that names repeat: cells are told by their positions
         matrix = raw_counts.canonical(counts.X, where)
         return anndata.AnnData(matrix, obs=adata.obs, var=adata.var)
+
+
+def _with_genes(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, str]:
+    """Return what `_numbered` does, with the names of the genes, made unique as readers do."""
+    import anndata
+
+    counts, where = _numbered(adata, layer)
+    counts.var_names = anndata.utils.make_index_unique(adata.var_names.astype(str))
+    return counts, where

@@ -93,11 +93,8 @@ def of(
     label_key = source.label_key or LABEL_KEY
     cell_types = readers.read_labels(adata, label_key)
     if cell_types is None and (source.label_key or needed):
-        present = ", ".join(map(str, adata.obs.columns)) or "none"
         advice = "" if source.label_key else ", or the number of clusters with --n_clusters"
-        problem = f"{where} has no column {label_key!r} in obs (present: {present})"
-        if reason := adata.obs.attrs.get("left_out", {}).get(label_key):
-            problem = f"{where}: the column {label_key!r} of obs cannot be read ({reason})"
+        problem = readers.missing_column(adata, label_key, where)
         raise InputError(f"{problem}: name the column of the true labels with --label_key{advice}")
     return cell_types
 

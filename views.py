@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COMPONENTS, LOGS = "X_pca", "X_pca_logs"  # the views, keys of obsm
 LOG_GENES, LOG_MEAN = "log_gene", "log_mean"  # columns of the genes of raw
+MEAN_COUNT = "mean_count"  # a third one: by it, new data may lack some of the genes
 LOG_LOADINGS = "X_pca_logs"  # of raw: a key of varm
 GRAPH = "sctag_connectivities"  # of obsp: the graph of the views, where it is not that of one
 MAPS = "sctag_maps"  # of uns: into the space in which that graph's neighbours are sought
@@ -113,8 +114,12 @@ def add_mapped_graph(
     prepared: ad.AnnData, maps: dict[str, np.ndarray], preparation: Preparation, *, seed: int
 ) -> None:
     """Set obsp["sctag_connectivities"], of the views by the maps into the space of neighbours."""
-    points = np.hstack([prepared.obsm[name] @ linear for name, linear in maps.items()])
-    prepared.obsp[GRAPH] = graph_of(points, preparation, seed=seed)
+    prepared.obsp[GRAPH] = graph_of(mapped(prepared, maps), preparation, seed=seed)
+
+
+def mapped(prepared: ad.AnnData, maps: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the views in the space of neighbours (N, P), by the maps that a graph has left."""
+    return np.hstack([prepared.obsm[name] @ linear for name, linear in maps.items()])
 
 
 def graph(prepared: ad.AnnData) -> sp.csr_matrix:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from utils import CommandError
 

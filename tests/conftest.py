@@ -46,6 +46,16 @@ TINY = """
     --maxiter 2 --gpu_option -1 --no_report
 """.split()  # noqa: SIM905, as it is typed
 
+# The same for a notebook.
+NETWORK_FLAGS = {
+    "hidden_dim": 16,
+    "decoder_dims": [16],
+    "latent_dim": 4,
+    "highly_genes": 50,
+    "pretrain_epochs": 3,
+    "maxiter": 2,
+}
+
 
 def grouped_counts(n_cells=75, n_genes=20, level=8.0):
     """Poisson counts of three groups of cells, each with genes of its own; sparse AnnData."""

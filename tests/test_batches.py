@@ -352,6 +352,12 @@ def file(simulated, tmp_path_factory):
     return path
 
 
+def test_true_labels_are_no_batches(run, file, tmp_path):
+    done = run("--data", file, "--batch_key", "cell_type1", "--out", tmp_path / "out")
+    assert done.status == 2
+    assert "the column 'cell_type1' of obs has the true labels" in done.err
+
+
 @pytest.fixture(scope="module")
 def by_chip(tiny, file):
     return tiny("--data", file, "--batch_key", "chip", "--init", "kmeans")

@@ -12,6 +12,7 @@ import pytest
 import baselines
 import benchmark
 import datasets
+import predict
 import readers
 import settings
 from bench import archive, document, paired, plots, report, tables
@@ -238,7 +239,8 @@ def known_flags():
     known = {"--help"}
     for name, spec in settings.specs().items():
         known |= {f"--{name}", f"--no-{name}"} if bool in spec.types else {f"--{name}"}
-    return known | flags_of(benchmark.build_parser()) | flags_of(datasets.build_parser())
+    parsers = (module.build_parser() for module in (benchmark, datasets, predict))
+    return known.union(*map(flags_of, parsers))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -55,7 +55,7 @@ def test_the_doors():
         "datasets",
         "lab.prepare",
     }
-    for command in ("train", "benchmark", "datasets", "sctag"):
+    for command in ("train", "predict", "benchmark", "datasets", "sctag"):
         assert importers[command] == set()
     assert importers["baselines"] == {"bench.methods", "lab.prepare", "lab.ways"}
 

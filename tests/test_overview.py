@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
-from conftest import FILES, contents, eagerly, opened
+from conftest import FILES, NETWORK_FLAGS, contents, eagerly, opened
 from conftest import TINY as WITHOUT
 
 import annotated
@@ -16,14 +16,7 @@ import overview
 import sctag
 
 TINY = [flag for flag in WITHOUT if flag != "--no_report"]
-FLAGS = {
-    "hidden_dim": 16,
-    "decoder_dims": [16],
-    "latent_dim": 4,
-    "highly_genes": 50,
-    "pretrain_epochs": 3,
-    "maxiter": 2,
-}
+FLAGS = NETWORK_FLAGS
 
 
 @pytest.fixture(scope="module", autouse=True)

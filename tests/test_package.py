@@ -71,11 +71,13 @@ adata = anndata.AnnData(numpy.load("counts.npy").astype("float32"))
 adata.var_names = [f"gene{{i}}" for i in range(adata.n_vars)]
 print(*sctag.cluster(adata, 3, **{FLAGS}).obs["sctag"])
 assert sctag.embed("out", adata).shape == (120, 4)
+print(*sctag.predict("out", adata).obs["sctag"])
 print({{"utils", "model", "settings"}} & set(sys.modules))
 """
     done = in_a_process(installed, tmp_path, "-c", script)
-    clusters, modules = done.stdout.splitlines()
+    clusters, predicted, modules = done.stdout.splitlines()
     assert [int(cluster) for cluster in clusters.split()] == base.labels["cluster"].tolist()
+    assert len(predicted.split()) == 120
     assert modules == "set()"
 
 
@@ -83,5 +85,7 @@ def test_its_command_names_itself(installed, tmp_path):
     done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", "--help")
     assert done.stdout.startswith("usage: sctag ")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    done = in_a_process(installed, tmp_path, installed / "bin" / "sctag-predict", "--help")
+    assert done.stdout.startswith("usage: sctag-predict ")
     done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", "--version")
     assert done.stdout == f"sctag {version}\n"

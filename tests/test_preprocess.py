@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 from conftest import prepared
 
+import new_cells
 import preprocess
 from data_settings import Preparation
 from utils import InputError
@@ -162,12 +163,12 @@ def test_data_prepared_like_themselves_are_the_same():
         reference = prepare(adata, highly_genes=50, clip=2.0)
         changes = {"highly_genes": 50, "clip": 2.0, "n_pcs": 10, "k_neighbors": 5}
         preparation = Preparation(symmetric_graph=False, **changes)
-        again = preprocess.prepare_like(adata, reference, preparation, seed=1)
+        again = new_cells.prepare_like(adata, reference, preparation, seed=1)
         np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
         np.testing.assert_allclose(again.obsm["X_pca"], reference.obsm["X_pca"], atol=1e-4)
         graphs = again.obsp["connectivities"], reference.obsp["connectivities"]
         assert (graphs[0] != graphs[1]).nnz == 0
-        part = preprocess.prepare_like(adata[:30], reference, preparation, seed=1)
+        part = new_cells.prepare_like(adata[:30], reference, preparation, seed=1)
         np.testing.assert_allclose(part.X, reference.X[:30], atol=1e-5)
         assert part.obsp["connectivities"].shape == (30, 30)
 
@@ -180,17 +181,47 @@ def test_genes_of_too_few_cells_do_not_count_in_the_depths_of_other_data_either(
     reference = prepare(adata, highly_genes=40, min_cells=5)
     assert reference.raw.n_vars < 60
     preparation = Preparation(highly_genes=40, clip=None, k_neighbors=5, min_cells=5)
-    again = preprocess.prepare_like(adata, reference, preparation, seed=1)
+    again = new_cells.prepare_like(adata, reference, preparation, seed=1)
     np.testing.assert_allclose(again.obs["size_factor"], reference.obs["size_factor"])
     np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
 
 
-def test_data_prepared_like_others_must_have_their_genes():
+def test_data_prepared_like_others_must_have_half_of_their_genes(caplog):
     adata = counts()
     reference = prepare(adata)
-    lacking = adata[:, ~adata.var_names.isin(reference.var_names[:2])].copy()
-    with pytest.raises(InputError, match="lacks 2 of the 30 genes"):
-        preprocess.prepare_like(lacking, reference, Preparation(), seed=1)
+    lacking = adata[:, ~adata.var_names.isin(reference.var_names[:16])].copy()
+    with pytest.raises(InputError, match="lacks 16 of the 30 genes"):
+        new_cells.prepare_like(lacking, reference, Preparation(), seed=1)
+    lacking = adata[:, ~adata.var_names.isin(reference.var_names[:15])].copy()
+    new_cells.values_like(lacking, reference, Preparation())
+    assert "lacks 15 of the 30 genes" in caplog.text
+
+
+def test_a_gene_that_is_missing_counts_as_its_mean_and_not_in_the_depths():
+    adata = counts(200, 60)
+    adata.X = adata.X.toarray()
+    adata.X[:, 7] = 50 + np.arange(200) % 3  # much of all counts
+    preparation = Preparation(highly_genes=60, log_genes=40, clip=None, k_neighbors=5)
+    reference = preprocess.prepare(adata, preparation, seed=1)
+    whole = new_cells.values_like(adata, reference, preparation)
+    lacking = adata[:, adata.var_names != adata.var_names[7]].copy()
+    part = new_cells.values_like(lacking, reference, preparation)
+    gene = reference.var_names.get_loc(adata.var_names[7])
+    np.testing.assert_allclose(part.X[:, gene], 0, atol=1e-5)
+    share = 1 - adata.X[:, 7].sum() / adata.X.sum()
+    depths = lacking.X.sum(axis=1) / (np.median(adata.X.sum(axis=1)) * share)
+    np.testing.assert_allclose(part.obs["size_factor"], depths, rtol=1e-6)
+    assert np.median(part.obs["size_factor"] / whole.obs["size_factor"]) == pytest.approx(
+        1, abs=0.1
+    )
+    shared = reference.raw.var_names.drop(adata.var_names[7])  # two genes have no counts
+    assert part.raw.var_names.tolist() == shared.tolist()
+    logs = np.log1p(lacking.X / depths[:, None])
+    kept = [name for name in reference.var_names if name != adata.var_names[7]]
+    columns = lacking.var_names.get_indexer(kept)
+    mean, std = (reference.var.loc[kept, name].to_numpy() for name in ("mean", "std"))
+    z_scores = part.X[:, reference.var_names.isin(kept)]
+    np.testing.assert_allclose(z_scores, (logs[:, columns] - mean) / std, atol=1e-4)
 
 
 def test_what_is_fewer_than_asked_for_is_used_and_said(caplog):

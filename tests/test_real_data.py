@@ -4,7 +4,17 @@ import json
 import re
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
+
+import new_cells
+import readers
+import sctag
+from settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -35,3 +45,33 @@ def test_the_default_run_on_the_embedded_cells_finds_their_types(run, tmp_path):
     assert ran.status == 0, ran.err
     ari = float(re.search(r"ARI= ([\d.]+)$", ran.out.strip()).group(1))
     assert ari > 0.4
+
+
+@pytest.mark.parametrize("name", ["PBMC_facs", "Young"])
+def test_held_out_cells_get_the_clusters_of_all_cells_together(name, run, tmp_path):
+    """A fifth of the cells, and a vote of neighbours in the components as the one to beat.
+
+    Where the run's own cells are clustered otherwise than with the others, so are the new ones.
+    """
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"needs the real data set shared/data/{name} beside the repository")
+    adata = readers.read(SHARED / name / "data.h5")
+    held_out = np.zeros(adata.n_obs, bool)
+    held_out[np.random.default_rng(1).choice(adata.n_obs, adata.n_obs // 5, replace=False)] = True
+    adata[~held_out].copy().write_h5ad(tmp_path / "known.h5ad")
+    for data, out in ((SHARED / name / "data.h5", "all"), (tmp_path / "known.h5ad", "known")):
+        assert run("--data", data, "--out", tmp_path / out).status == 0
+    held = adata[held_out].copy()
+    result = sctag.predict(tmp_path / "known", held)
+    joint = pd.read_csv(tmp_path / "all" / "labels.csv", index_col="cell")["cluster"]
+    own = pd.read_csv(tmp_path / "known" / "labels.csv", index_col="cell")["cluster"]
+    agreement = adjusted_rand_score(joint.loc[own.index], own)
+    joint = joint.loc[result.obs_names]
+    reference = ad.read_h5ad(tmp_path / "known" / "prepared.h5ad")
+    settings = Settings.of("sctag")
+    new = new_cells.values_like(held, reference, settings)
+    vote = KNeighborsClassifier(15).fit(reference.obsm["X_pca"], reference.obs["sctag"])
+    ari = adjusted_rand_score(joint, result.obs["sctag"])
+    assert ari >= min(0.9, agreement - 0.02)
+    assert ari >= adjusted_rand_score(joint, vote.predict(new.obsm["X_pca"]))
+    assert result.obs["sctag_unlike"].mean() < 0.03

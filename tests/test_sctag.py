@@ -11,21 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from conftest import TINY, eagerly, opened
+from conftest import NETWORK_FLAGS, TINY, eagerly, opened
 
 import results
 import sctag
 from utils import InputError
 
-FLAGS = {
-    "hidden_dim": 16,
-    "decoder_dims": [16],
-    "latent_dim": 4,
-    "highly_genes": 50,
-    "pretrain_epochs": 3,
-    "maxiter": 2,
-    "no_report": True,
-}
+FLAGS = NETWORK_FLAGS | {"no_report": True}
 KEYS = {"X_pca", "X_sctag", "X_sctag_joint", "sctag_proba"}
 
 

@@ -273,6 +273,7 @@ def labels_in(path, text, adata=None):
         "\r\n".join(ROWS),
         gzip.compress("\n".join(ROWS).encode()),
     ],
+    ids=["plain", "titled", "tabs", "semicolons", "of_r", "quoted", "windows", "packed"],
 )
 def test_labels_of_a_file(text, tmp_path, lines):
     labels = labels_in(tmp_path / "labels.csv", text)
