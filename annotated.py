@@ -274,6 +274,16 @@ def _logarithms(
     return logs
 
 
+def add_expected(target: ad.AnnData, expected: Any, cells: np.ndarray) -> None:
+    """Set, in place, obsm["sctag_denoised"] and ["sctag_dropout"] of a completed AnnData.
+
+    They are what the count decoder expects (`model.ExpectedCounts`) of the prepared cells, whose
+    positions in the target are given, and NaN elsewhere.
+    """
+    for key, values in (("sctag_denoised", expected.mean), ("sctag_dropout", expected.pi)):
+        target.obsm[key] = spread(values, cells, target.n_obs)
+
+
 def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnData:
     """Return what the count decoder expects (`model.ExpectedCounts`) as an AnnData of its own.
 

@@ -343,7 +343,9 @@ def run(name: str, given: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (results not written), 2 (unusable input)."""
     name, given = parse(argv)
-    return command.run_command("baselines.py", lambda: run(name, given), quiet=given.quiet)
+    return command.run_command(
+        "baselines.py", lambda: run(name, given), quiet=given.quiet, log_file=given.log_file
+    )
 
 
 if __name__ == "__main__":

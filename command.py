@@ -1,4 +1,4 @@
-"""What every command shares: flags made from the settings, the console, and the exit status.
+"""What every command shares: flags made from the settings, and the exit status.
 
 The parser is derived from the declarations in `settings.py`. Nothing slow is imported here.
 """
@@ -6,22 +6,24 @@ The parser is derived from the declarations in `settings.py`. Nothing slow is im
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
-from tqdm import tqdm
-
+import console
 import settings
+import utils
 from declare import Spec
 from settings import RENAMED, RETIRED, VARIANTS, Settings
 from utils import CommandError
+
+log = logging.getLogger("sctag")
 
 STAGES = ("data", "model", "training", "run")
 
@@ -241,58 +243,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     return Settings(**(settings.defaults(given.get("variant", "sctag")) | given))
 
 
-# --- The console ----------------------------------------------------------------------------------
-
-
-def write_line(text: str, stream: TextIO | None) -> None:
-    """Write a line to stdout or stderr without tearing a progress bar.
-
-    A stream that is closed, or whose reader has gone (`| head`), takes no more lines, and that is
-    no reason to lose a run.
-    """
-    try:
-        tqdm.write(text, file=stream)
-    except (OSError, ValueError, AttributeError):
-        return
-
-
-class _ConsoleHandler(logging.Handler):
-    """A handler that sends log lines to stdout and warnings to stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
-        write_line(self.format(record), stream)
-
-
-@contextlib.contextmanager
-def console(*, quiet: bool) -> Any:
-    """Send the suite's log lines to the terminal during a block: all, or warnings if `quiet`."""
-    logger = logging.getLogger("sctag")
-    before = logger.handlers, logger.propagate, logger.level
-    logger.handlers, logger.propagate = [_ConsoleHandler()], False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = before[:2]
-        logger.setLevel(before[2])
-
-
-def steady_streams() -> None:
-    """Make stdout and stderr print any character, escaped where their encoding lacks it."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def flush_streams() -> None:
-    """Flush stdout and stderr; one that fails is pointed at nothing, so that Python's exit is."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+# --- The run of a command -------------------------------------------------------------------------
 
 
 def settle_environment() -> None:
@@ -303,17 +254,19 @@ def settle_environment() -> None:
     """
     os.environ["MPLBACKEND"] = "Agg"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = next((path for path in (cache, *cache.parents) if path.exists()), cache)
-    if "NUMBA_CACHE_DIR" not in os.environ and not (
-        folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-    ):
+    if "NUMBA_CACHE_DIR" not in os.environ and not utils.is_writable(cache):
         os.environ["NUMBA_CACHE_DIR"] = str(
             Path(tempfile.gettempdir(), f"sctag-numba-{os.getuid()}")
         )
 
 
 def run_command(
-    program: str, job: Callable[[], str], *, quiet: bool, left: str = "nothing was written"
+    program: str,
+    job: Callable[[], str],
+    *,
+    quiet: bool,
+    log_file: Path | None = None,
+    left: str = "nothing was written",
 ) -> int:
     """Run a command's job and print the line that it ends with, or one sentence on what went wrong.
 
@@ -325,6 +278,8 @@ def run_command(
         The work; it returns the last line of the output.
     quiet
         Whether only warnings and the last line are printed.
+    log_file
+        A file to which all lines are appended, each with its time.
     left
         What is there after a full disk or an interruption, in words.
 
@@ -333,18 +288,23 @@ def run_command(
     The exit status: 0, that of a CommandError, 1 (the system refused, the disk is full, say) or 130
     (interrupted).
     """
-    steady_streams()
+    console.steady_streams()
     settle_environment()
-    status, line, stream = 1, "", sys.stderr
-    with console(quiet=quiet):
+    status, line = 1, ""
+    with console.opened(quiet=quiet):
         try:
-            status, line, stream = 0, job(), sys.stdout
+            if log_file is not None:
+                import results
+
+                start = f"start     {shlex.join(sys.argv)} (sctag {results.suite_version()})"
+                console.add_log_file(log_file, start)
+            status, line = 0, job()
         except CommandError as error:
             status, line = error.status, f"{program}: error: {error}"
         except OSError as error:
             status, line = 1, f"{program}: error: {error}; {left}"
         except KeyboardInterrupt:
             status, line = 130, f"{program}: interrupted; {left}"
-    write_line(line, stream)
-    flush_streams()
+        log.log(logging.ERROR if status else console.LAST_LINE, "%s", line)
+    console.flush_streams()
     return status

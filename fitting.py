@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import batches
+import console
 import utils
 from results import Fitted, Trained
 from settings import Settings
@@ -45,15 +46,11 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
     return network, device
 
 
-def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
-    """Cluster prepared data with scTAG: both training phases.
+def check(settings: Settings) -> None:
+    """Raise InputError, before anything is read, if the settings of the network cannot be used.
 
-    Raises
-    ------
-    InputError
-        If counts are to be denoised that the decoder was not fitted to.
-    TrainingError
-        If a loss is not finite.
+    That is if counts are to be denoised that the decoder is not fitted to, or if the losses cannot
+    be written to the folder that TensorBoard is to show.
     """
     fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
     if settings.denoised and not fits_counts:
@@ -61,13 +58,27 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
             "--denoised is for a count decoder that fits counts: leave it out, or give "
             "--reconstruction zinb --zinb_target counts"
         )
-    with stopwatch("start_tensorflow"):
+    if settings.tensorboard is not None and not utils.is_writable(settings.tensorboard):
+        raise InputError(
+            f"cannot write to the folder {settings.tensorboard}: choose another one with "
+            "--tensorboard"
+        )
+
+
+def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
+    """Cluster prepared data with scTAG: both training phases.
+
+    The settings are those that `check` accepts. Raises TrainingError if a loss is not finite.
+    """
+    quiet = settings.quiet
+    with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device = start_network(settings, adata)
         import clustering
+        import epochs
         import tensors
         import training
         import views
-    with utils.tensorflow_session():
+    with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
             data = tensors.training_data(
                 adata,
@@ -77,7 +88,9 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
                 block_bytes=device.block_bytes,
             )
             phase = training.phases(settings)[0]
-            pretraining = training.Pretraining(network, data, settings, phase, quiet=settings.quiet)
+            pretraining = training.Pretraining(
+                network, data, settings, phase, quiet=quiet, watch=watch
+            )
             history = pretraining.run(settings.seed)
             z = training.embed(network, data)
         with stopwatch("initial_clusters"):
@@ -85,13 +98,17 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
                 features = views.features(adata, metric=settings.neighbour_metric)
                 data = tensors.with_components(data, features, z)
             points = tensors.join(z, data).numpy()
-            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
-            initial, notes = initial_clusters(adata, z, points, number, settings)
+            with console.status("finding the number of clusters", quiet=quiet):
+                number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
+            with console.status("placing the initial clusters", quiet=quiet):
+                initial, notes = initial_clusters(adata, z, points, number, settings)
         network.place_centers(
             clustering.centers_of(points, initial), trainable=settings.train_centers
         )
         with stopwatch("cluster"):
-            clustered = training.cluster(network, data, settings, settings, quiet=settings.quiet)
+            clustered = training.cluster(
+                network, data, settings, settings, quiet=quiet, watch=watch
+            )
         z = training.embed(network, data)
         expected = None
         if settings.denoised:

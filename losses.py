@@ -24,6 +24,19 @@ class Edges(NamedTuple):
     cols: tf.Tensor
 
 
+class StepLosses(NamedTuple):
+    """The losses of one step, before its update, each a scalar; kl is 0 in pretraining.
+
+    `zinb` is the loss of the counts' reconstruction, also where a squared error stands in its
+    place.
+    """
+
+    total: tf.Tensor
+    adj: tf.Tensor
+    zinb: tf.Tensor
+    kl: tf.Tensor
+
+
 def _sigmoid_square_sum(
     left: tf.Tensor, right: tf.Tensor, block_bytes: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

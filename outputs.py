@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import annotated
+import console
 import overview
 import results
 
@@ -67,6 +68,8 @@ def write(
             files[results.DENOISED] = annotated.denoised(prepared, expected, with_pi=with_pi)
         if not settings.no_report:
             overview.add(adata, settings)
-            page = overview.content(adata, name=settings.name, labels=cell_types)
-            overview.write(staging, adata, page)
-    results.write_run(staging, prepared, fitted, files)
+            with console.status("making the report", quiet=settings.quiet):
+                page = overview.content(adata, name=settings.name, labels=cell_types)
+                overview.write(staging, adata, page)
+    with console.status("writing the files", quiet=settings.quiet):
+        results.write_run(staging, prepared, fitted, files)

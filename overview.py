@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import annotated
+import console
 from report import Content
 from utils import InputError
 
@@ -46,12 +47,14 @@ def add(adata: ad.AnnData, settings: Settings) -> None:
     known, logs = clustered(adata)
     clusters = adata.obs["sctag"].array[known]
     points = annotated.points_of(adata)[known]
-    umap = projection.umap(points, n_neighbors=settings.k_neighbors, seed=settings.seed)
+    with console.status("drawing the map of the cells (UMAP)", quiet=settings.quiet):
+        umap = projection.umap(points, n_neighbors=settings.k_neighbors, seed=settings.seed)
     adata.obsm["X_umap"] = annotated.spread(umap, np.flatnonzero(known), adata.n_obs)
     uncertain = np.zeros(adata.n_obs, bool)
     uncertain[known] = quality.uncertain(adata.obsm["sctag_proba"][known])
     adata.obs["sctag_uncertain"] = uncertain
-    ranked = markers.rank(logs, clusters)
+    with console.status("ranking the marker genes", quiet=settings.quiet):
+        ranked = markers.rank(logs, clusters)
     adata.uns[MARKERS] = ranked.table
     if ranked.entry is not None:
         adata.uns["rank_genes_groups"] = ranked.entry

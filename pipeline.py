@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import batches
+import console
 import results
 import utils
 from results import Fitted
@@ -160,11 +161,11 @@ def run(
     number
         The number of clusters, where the method finds its own; None for what the settings ask for.
     """
-    stopwatch = Stopwatch()
+    stopwatch, quiet = Stopwatch(), settings.quiet
     with results.staged(out_dir, overwrite=settings.overwrite) as staging:
-        with stopwatch("read"):
+        with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
-        with stopwatch("prepare"):
+        with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
             import preprocess
             import selection
 

@@ -19,7 +19,7 @@ PROGRAM = "sctag-predict" if __package__ else "predict.py"  # its name where it 
 SHARED = (
     *("layer", "genome", "transpose", "gene_key", "label_key", "labels"),
     *("cells", "subset", "min_counts", "min_genes", "max_mito"),
-    *("overwrite", "quiet", "gpu_option"),
+    *("overwrite", "quiet", "log_file", "gpu_option"),
 )
 
 
@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     given = vars(build_parser().parse_args(argv))
     folder = given.pop("model")
     own = settings.Settings.of(**given)
-    return command.run_command(PROGRAM, lambda: prediction.run(folder, own), quiet=own.quiet)
+    return command.run_command(
+        PROGRAM, lambda: prediction.run(folder, own), quiet=own.quiet, log_file=own.log_file
+    )
 
 
 if __name__ == "__main__":

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import annotated
-import command
+import console
 import fitting
 import overview
 import pipeline
 import prediction
 import results
 import utils
+import workspace
 from settings import Settings
 from utils import InputError
 
@@ -42,7 +43,7 @@ __all__ = ["cluster", "embed", "predict", "read", "report"]
 # Settings that say where a command reads and writes; an AnnData is neither read nor written.
 OF_FILES = (
     *("dataname", "data", "data_dir", "genome", "transpose", "gene_key", "label_key", "labels"),
-    *("cells", "out", "overwrite", "no_h5ad"),
+    *("cells", "out", "overwrite", "no_h5ad", "log_file"),
 )
 
 
@@ -93,7 +94,8 @@ def cluster(
     seed
         Seed of everything random.
     copy
-        Whether a copy gets the results, and the AnnData that is given stays as it is.
+        Whether a copy gets the results, and the AnnData that is given stays as it is. Without a
+        copy it also stays as it is where an error or an interruption ends the call.
     quiet
         Whether only warnings are printed, instead of all that the command prints.
     **flags
@@ -125,42 +127,38 @@ def cluster(
     """
     given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
     settings = _settings_of(variant, given)
-    with (
-        _in_words_of_python(),
-        command.console(quiet=quiet) if not quiet else contextlib.nullcontext(),
-    ):
+    with _in_words_of_python(), console.in_notebook(quiet=quiet):
         import preprocess
         import selection
 
+        fitting.check(settings)
         counts, where = _numbered(adata, settings.layer)
         if settings.batch_key is not None:
             counts.obs = adata.obs.set_axis(counts.obs_names)
         named = _named(counts, adata, where)
         cells = selection.kept(named, settings, selection.request(settings), seed=seed)
         chosen = counts if cells.all() else counts[cells].copy()
-        prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
+        with console.status("preparing the data", quiet=quiet):
+            prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
         overview.check_types(settings, adata.var)
         number = pipeline.request_number(prepared, None, settings)
         fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)
-        # with the settings and versions that repeat it
         notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
-        environment = results.environment()
         annotated.annotate(
-            prepared, fitted, settings=notes, metrics=metrics, environment=environment
+            prepared, fitted, settings=notes, metrics=metrics, environment=results.environment()
         )
-        target = adata.copy() if copy else adata
+        work = workspace.workspace_of(adata)
         cells = prepared.obs_names.to_numpy().astype(int)
         genes = prepared.raw.var_names.to_numpy().astype(int)
-        annotated.complete(prepared, target, cells, genes)
+        annotated.complete(prepared, work, cells, genes)
         if fitted.trained and fitted.trained.expected:
-            expected = fitted.trained.expected
-            of_cells = {"sctag_denoised": expected.mean, "sctag_dropout": expected.pi}
-            for key, values in of_cells.items():
-                target.obsm[key] = annotated.spread(values, cells, target.n_obs)
+            annotated.add_expected(work, fitted.trained.expected, cells)
         if not settings.no_report:
-            overview.add(target, settings)
+            overview.add(work, settings)
+        target = adata.copy() if copy else adata
+        workspace.take_over(target, work)
     return target
 
 
@@ -271,7 +269,7 @@ def predict(
         A ValueError: if the folder holds no run, or the data cannot be used.
     """
     folder = _folder_of(run_dir, "predict")
-    with command.console(quiet=quiet) if not quiet else contextlib.nullcontext():
+    with console.in_notebook(quiet=quiet):
         settings = prediction.settings_of(folder)
         counts, where = _with_genes(adata, layer)
         predicted = prediction.predict(counts, folder, settings, where=where)

@@ -70,7 +70,22 @@ class Run:
         shown="none are suggested",
         stage="training",
     )
+    tensorboard: Path | None = _run(
+        None,
+        "folder to which the losses of both phases are written while they run, for TensorBoard; "
+        "one for each run",
+        metavar="DIR",
+        stage="training",
+        neutral=True,
+    )
     quiet: bool = _run(False, "print the last line and warnings only", switch=True, neutral=True)
+    log_file: Path | None = _run(
+        None,
+        "append all lines to this file, each with its time, also with --quiet and when the run "
+        "fails",
+        metavar="FILE",
+        neutral=True,
+    )
     gpu_option: str | None = _run(
         None,
         "GPU to use, as in CUDA_VISIBLE_DEVICES; -1 for none",

@@ -23,11 +23,12 @@ def main(argv: list[str] | None = None) -> int:
     settings = command.parse_settings(argv, prog=PROGRAM)
 
     def job() -> str:
+        fitting.check(settings)
         return pipeline.run(
             settings, fitting.fit, out_dir=settings.out_dir, notes=settings.to_json()
         )
 
-    return command.run_command(PROGRAM, job, quiet=settings.quiet)
+    return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
 
 
 if __name__ == "__main__":

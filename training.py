@@ -6,30 +6,23 @@ step for each phase; no function here has a parameter for true labels.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 import losses
+from epochs import History, PhaseLog, Watch, run_epochs
+from losses import StepLosses
 from model import SCTAG
 from settings import Objective, Training
 from tensors import TrainingData, join
 from utils import TrainingError
 
-log = logging.getLogger("sctag")
-
-REPORTS = 10  # log lines of a phase
-CHECK_EVERY = 10  # epochs between two looks at the losses: reading them waits for the device
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
-
-History = list[dict[str, Any]]  # one row of losses an epoch, with the phase and the epoch
 
 
 class Phase(NamedTuple):
@@ -53,19 +46,6 @@ def phases(training: Training) -> tuple[Phase, Phase]:
         Phase(training.pretrain_epochs, training.pretrain_lr, training.pretrain_tol, schedule),
         Phase(training.maxiter, training.cluster_lr, training.cluster_tol, schedule),
     )
-
-
-class StepLosses(NamedTuple):
-    """The losses of one step, before its update, each a scalar; kl is 0 in pretraining.
-
-    `zinb` is the loss of the counts' reconstruction, also where a squared error stands in its
-    place.
-    """
-
-    total: tf.Tensor
-    adj: tf.Tensor
-    zinb: tf.Tensor
-    kl: tf.Tensor
 
 
 def step_losses(
@@ -127,70 +107,6 @@ def make_step(
     return step
 
 
-class _PhaseLog:
-    """The progress bar, log lines and history of one phase while it runs."""
-
-    def __init__(self, name: str, epochs: int, *, quiet: bool) -> None:
-        self.name, self.epochs = name, epochs
-        self.every = max(1, epochs // REPORTS)
-        self.start = time.perf_counter()
-        self.history: History = []
-        hidden = True if quiet else None  # None hides it where there is no terminal
-        self.bar = tqdm(total=epochs, desc=f"{name:<9}", leave=False, disable=hidden)
-
-    def is_due(self, epoch: int) -> bool:
-        """Return whether the losses are read at this epoch."""
-        return epoch % CHECK_EVERY == 0 or epoch % self.every == 0 or epoch in (1, self.epochs)
-
-    def take(self, pending: list[StepLosses]) -> None:
-        """Add the losses of the last epochs to the history; TrainingError if not finite."""
-        for losses_of_step in pending:
-            values = {name: float(value) for name, value in losses_of_step._asdict().items()}
-            self.history.append({"phase": self.name, "epoch": len(self.history) + 1, **values})
-            if not np.isfinite(values["total"]):
-                raise TrainingError(
-                    f"the loss is {values['total']} at epoch {len(self.history)} of {self.name}: "
-                    "try a lower learning rate"
-                )
-        shown = {name: f"{self.history[-1][name]:.4f}" for name in ("zinb", "adj", "kl")}
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(len(pending))
-
-    def report(self, epoch: int, reason: str | None) -> None:
-        """Log the losses if a line is due, and why the phase stops if there is a reason."""
-        if reason or epoch % self.every == 0 or epoch in (1, self.epochs):
-            last = self.history[-1]
-            text = "  ".join(f"{name} {last[name]:9.5f}" for name in ("zinb", "adj", "kl"))
-            seconds = time.perf_counter() - self.start
-            log.info(f"{self.name:<9} {epoch:>5}/{self.epochs}  {text}  {seconds:7.1f} s")
-        if reason:
-            log.info(f"{self.name:<9} stopped at epoch {epoch}: {reason}")
-
-
-def _run_epochs(
-    phase_log: _PhaseLog,
-    one_epoch: Callable[[int], StepLosses],
-    reason_to_stop: Callable[[History], str | None],
-) -> History:
-    """Run a phase epoch by epoch and return its history; TrainingError if a loss is not finite.
-
-    `reason_to_stop` reads the history now and then and returns why the phase may stop, or None.
-    """
-    pending: list[StepLosses] = []
-    with phase_log.bar:
-        for epoch in range(1, phase_log.epochs + 1):
-            pending.append(one_epoch(epoch))
-            if not phase_log.is_due(epoch):
-                continue
-            phase_log.take(pending)
-            pending.clear()
-            reason = reason_to_stop(phase_log.history) if epoch < phase_log.epochs else None
-            phase_log.report(epoch, reason)
-            if reason:
-                break
-    return phase_log.history
-
-
 class Pretraining:
     """Pretraining of encoder and decoders on the graph and the counts, from any seed's weights.
 
@@ -205,6 +121,8 @@ class Pretraining:
         `phase.tolerance` below that of the `WINDOW` epochs before.
     quiet
         Whether there is no progress bar.
+    watch
+        Gets the losses while training runs; see `epochs.tensorboard`.
     """
 
     def __init__(
@@ -215,8 +133,9 @@ class Pretraining:
         phase: Phase,
         *,
         quiet: bool,
+        watch: Watch | None = None,
     ) -> None:
-        self.network, self.phase, self.quiet = network, phase, quiet
+        self.network, self.phase, self.quiet, self.watch = network, phase, quiet, watch
         self.optimizer = adam(network, phase)
         self.step = make_step(network, data, objective, self.optimizer)
         self.fresh = [variable.numpy() for variable in self.optimizer.variables]
@@ -229,8 +148,8 @@ class Pretraining:
         self.network.restart(seed)
         for variable, value in zip(self.optimizer.variables, self.fresh, strict=True):
             variable.assign(value)
-        phase_log = _PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet)
-        return _run_epochs(phase_log, lambda _: self.step(None), self._reason_to_stop)
+        phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
+        return run_epochs(phase_log, lambda _: self.step(None), self._reason_to_stop)
 
     def _reason_to_stop(self, history: History) -> str | None:
         tolerance = self.phase.tolerance
@@ -306,6 +225,7 @@ def cluster(
     training: Training,
     *,
     quiet: bool,
+    watch: Watch | None = None,
 ) -> Clustered:
     """Sharpen the clusters, from centres that are already placed.
 
@@ -322,6 +242,8 @@ def cluster(
         of the final weights, or of the last refresh (epoch 296 of 300 by default, as published).
     quiet
         Whether there is no progress bar.
+    watch
+        Gets the losses while training runs; see `epochs.tensorboard`.
 
     Raises TrainingError when a loss or the assignment is not finite.
     """
@@ -337,8 +259,8 @@ def cluster(
     def reason_to_stop(_: History) -> str | None:
         return assignment.reason_to_stop(phase.tolerance)
 
-    phase_log = _PhaseLog("cluster", phase.epochs, quiet=quiet)
-    history = _run_epochs(phase_log, one_epoch, reason_to_stop)
+    phase_log = PhaseLog("cluster", phase.epochs, quiet=quiet, watch=watch)
+    history = run_epochs(phase_log, one_epoch, reason_to_stop)
     q = _finite(assignment.assign().numpy(), "the assignment")
     if training.final_labels == "refresh" and assignment.q is not None:
         q = assignment.q.numpy()

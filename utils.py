@@ -9,9 +9,11 @@ import logging
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,10 +62,29 @@ class Stopwatch:
 
 
 @contextlib.contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Have Ctrl-C, and a notebook's stop, wait until the block has ended."""
+    handler = signal.getsignal(signal.SIGINT)
+    # Other threads are never interrupted; a handler that is not of Python cannot be put back.
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    waiting: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
 def native_stderr_held() -> Iterator[None]:
     """Hold back what C++ libraries write to stderr, and show it only if the block fails.
 
-    TensorFlow announces itself there before any log level can be set.
+    TensorFlow announces itself there before any log level can be set. An interruption is no
+    failure.
     """
     try:
         sys.stderr.flush()
@@ -73,10 +94,12 @@ def native_stderr_held() -> Iterator[None]:
         return
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
-        failed = True
+        failed = False
         try:
             yield
-            failed = False
+        except Exception:
+            failed = True
+            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -193,6 +216,12 @@ def start_tensorflow(gpu_option: str | None) -> Device:
         return Device("CPU", CACHE_BYTES)
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
     return Device(str(name), max(CACHE_BYTES, int((gpu_memory(visible) or 0) * GPU_SHARE)))
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether a folder can be written to, or made where there is none yet."""
+    nearest = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def data_name(path: Path) -> str:

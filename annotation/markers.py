@@ -127,5 +127,7 @@ def _of_scanpy(
         )
         table = sc.get.rank_genes_groups_df(cells, group=None)
     entry = dict(cells.uns["rank_genes_groups"])
-    entry["params"] = entry["params"] | {"use_raw": True}
+    params = entry["params"] | {"use_raw": True}
+    # None, as which scanpy notes that no layer was read, is what anndata before 0.12 cannot read.
+    entry["params"] = {name: value for name, value in params.items() if value is not None}
     return table, entry

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+DOT = 110  # area of a dot of all cells, in points squared
 CELLS_AS_SHAPES = 2_000  # beyond, the cells of an SVG are a picture inside it
 # So that a file is the same whenever it is written: SVG names its parts by a random salt otherwise.
 STYLE: dict[Any, Any] = {
@@ -155,7 +156,7 @@ def markers(content: Content) -> Figure:
     drawn = ax.scatter(
         columns.ravel(),
         rows.ravel(),
-        s=110 * dots.share.ravel(),
+        s=DOT * dots.share.ravel(),
         c=dots.mean.ravel(),
         cmap=LinearSegmentedColormap.from_list("scale", list(colours.SCALE)),
         vmin=0,
@@ -165,10 +166,9 @@ def markers(content: Content) -> Figure:
     ax.set_xticks(range(n_clusters), content.cluster_names)
     ax.set_yticks(range(n_genes), [marker.shown for marker in dots.markers], style="italic")
     ax.set(xlim=(-0.6, n_clusters - 0.4), ylim=(n_genes - 0.4, -0.6), xlabel="cluster")
-    handles, names = drawn.legend_elements("sizes", num=[27.5, 55, 110], color=colours.MISSING)
-    del names  # areas; the shares that they stand for are given instead
-    shares = ["25 % of cells", "50 %", "100 %"]
-    ax.legend(handles, shares, loc="upper left", bbox_to_anchor=(1, 1))
+    for share, name in ((0.25, "25 % of cells"), (0.5, "50 %"), (1.0, "100 %")):
+        ax.scatter([], [], s=DOT * share, color=colours.MISSING, linewidths=0, label=name)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.colorbar(
         drawn, ax=ax, shrink=0.5, anchor=(0, 0), label="mean, over the gene's highest", aspect=30
     ).outline.set_visible(False)

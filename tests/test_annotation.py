@@ -154,6 +154,8 @@ def test_scanpy_reads_the_entry_of_a_written_file(logs, groups, tmp_path):
     np.testing.assert_allclose(read["pct_nz_group"], of_cluster["share_in"])
     assert ranked.entry["params"]["groupby"] == "sctag"
     assert ranked.entry["params"]["use_raw"] is True
+    # anndata before 0.12 cannot read the encoding of None
+    assert None not in ranked.entry["params"].values()
 
 
 def test_a_cluster_of_one_cell_has_no_markers_and_is_among_the_others(logs, groups, logged):

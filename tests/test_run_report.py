@@ -588,17 +588,27 @@ def test_the_cluster_of_two_groups_is_split():
 def test_figures_are_written_twice_alike(content, tmp_path):
     page.write(tmp_path, content)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page.html(content)
-    files = {path.name for path in (tmp_path / "figures").iterdir()}
+    files = {path.name for path in (tmp_path / "report_figures").iterdir()}
     names = {"sizes", "markers", "labels", "losses", "n_clusters", "umap_cluster", "umap_batch"}
     names |= {"umap_known_label", "umap_certainty", "umap_uncertain_cells", "umap_depth"}
     names |= {"umap_mitochondrial_share"}
     assert files == {name + suffix for name in names for suffix in (".png", ".svg")}
-    svg = (tmp_path / "figures" / "sizes.svg").read_text()
+    svg = (tmp_path / "report_figures" / "sizes.svg").read_text()
     assert ">30<" in svg
     bare = replace(content, **OPTIONAL, history=())
     written = static.write(tmp_path / "again", bare)
     assert [path.name for path in written] == ["sizes.png", "sizes.svg"]
     assert written[1].read_text() == svg
+
+
+def test_the_legend_of_the_dots_has_all_three_sizes_where_no_marker_is_in_all_cells(content):
+    counts = np.zeros(content.logs.shape)
+    counts[:30, :] = 1.0  # in a third of each cluster's cells
+    logs = ad.AnnData(sp.csr_matrix(counts), var=content.logs.var)
+    legend = static.markers(replace(content, logs=logs)).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["25 % of cells", "50 %", "100 %"]
+    areas = [handle.get_sizes()[0] for handle in legend.legend_handles]
+    np.testing.assert_allclose(areas, static.DOT * np.array([0.25, 0.5, 1]))
 
 
 BROWSER = next(
