@@ -4,7 +4,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from conftest import N_CELLS, TINY, eagerly, grouped_counts, network, prepared, ran
+from conftest import N_CELLS, NETWORK_FLAGS, eagerly, grouped_counts, network, prepared, ran
 from sklearn.metrics import adjusted_rand_score
 
 import baselines
@@ -371,16 +371,14 @@ def test_the_command_says_how_well_batches_are_mixed(by_chip):
         assert 0 <= mixing[when]["silhouette"] <= 1
     assert "batches   2 in 'chip', of cells 0: 60, 1: 60" in by_chip.ran.out
     assert "of 2 in a cell's neighbourhood" in by_chip.ran.out
-    assert by_chip.adata.obs["sctag_batch"].tolist() == ["0", "1"] * (N_CELLS // 2)
+    assert by_chip.prepared.obs["sctag_batch"].tolist() == ["0", "1"] * (N_CELLS // 2)
     assert {"X_pca_uncorrected", "X_pca_logs_uncorrected"} <= set(by_chip.adata.obsm)
     assert by_chip.settings["settings"]["batch_key"] == "chip"
 
 
 def test_the_notebook_gives_the_commands_labels(by_chip, file):
     adata = ad.read_h5ad(file)
-    flags = dict(zip((flag[2:] for flag in TINY[::2]), TINY[1::2], strict=True))
-    flags = {name: int(value) for name, value in flags.items() if name != "gpu_option"}
-    flags |= {"decoder_dims": [flags["decoder_dims"]], "init": "kmeans"}
+    flags = NETWORK_FLAGS | {"no_report": True, "init": "kmeans"}
     with eagerly():
         clustered = sctag.cluster(adata, 3, batch_key="chip", **flags)
     np.testing.assert_array_equal(clustered.obsm["X_sctag"], by_chip.adata.obsm["X_sctag"])

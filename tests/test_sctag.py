@@ -83,7 +83,7 @@ def test_without_a_copy_the_input_gets_the_results(adata, clustered):
 
 
 def test_it_is_silent_unless_asked(adata, capfd):
-    for _ in range(5):  # often enough for TensorFlow to warn of functions compiled again
+    for _ in range(4):  # often enough for TensorFlow to warn of functions compiled again
         sctag.cluster(adata, 3, **FLAGS)
     assert capfd.readouterr() == ("", "")
     sctag.cluster(adata, 3, quiet=False, **FLAGS)

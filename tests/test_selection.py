@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
-from conftest import TINY, eagerly, grouped_counts, ran
+from conftest import NETWORK_FLAGS, TINY, eagerly, grouped_counts, ran
 
 import baselines
 import sctag
@@ -380,14 +380,7 @@ def in_notebook(simulated):
     return adata
 
 
-SMALL = {
-    "highly_genes": 50,
-    "hidden_dim": 16,
-    "decoder_dims": [16],
-    "latent_dim": 4,
-    "pretrain_epochs": 3,
-    "maxiter": 2,
-}
+SMALL = NETWORK_FLAGS | {"no_report": True}
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")

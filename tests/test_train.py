@@ -54,7 +54,12 @@ def real(request, tmp_path_factory):
 
 
 def test_stderr_has_no_noise(real):
-    assert real.ran.err == ""
+    """Nothing but the suite's own doubts about these clusters, of a network of five epochs."""
+    doubt = (
+        r"warning: (the clusters follow depth:|\d+% of the cells are uncertain:|clusters [\d, and]+"
+    )
+    doubt += " are uncertain:).*"
+    assert all(re.fullmatch(doubt, line) for line in real.ran.err.splitlines())
 
 
 def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
@@ -81,7 +86,9 @@ def test_the_console_says_what_was_done_and_ends_with_the_scores(real):
 
 
 def test_every_file_is_there_and_no_other(real):
-    assert set(contents(real.out)) == FILES
+    figures = {name for name in contents(real.out) if name.startswith("report_figures/")}
+    assert set(contents(real.out)) - figures == FILES | {"markers.csv", "report.html"}
+    assert {"report_figures/umap_cluster.png", "report_figures/umap_cluster.svg"} <= figures
 
 
 def test_labels_csv(real):
@@ -124,7 +131,7 @@ def test_sctag_h5ad_has_the_keys_that_scanpy_users_know(real, request):
 def test_uns_describes_the_run(real):
     notes = {name: json.loads(note) for name, note in real.adata.uns["sctag"].items()}
     assert notes["settings"] == real.settings["settings"]
-    assert notes["scores"] == real.metrics["scores"]
+    assert notes["metrics"]["scores"] == real.metrics["scores"]
     assert len(notes["history"]) == len(real.history)
 
 
@@ -300,7 +307,7 @@ def test_without_labels_the_clusters_are_the_same_and_quiet_prints_their_sizes_o
     assert_same_clustering(base, other)
     assert other.metrics["scores"] is None
     assert other.metrics["initial_scores"] is None
-    assert json.loads(other.adata.uns["sctag"]["scores"]) is None
+    assert json.loads(other.adata.uns["sctag"]["metrics"])["scores"] is None
     sizes = ", ".join(f"{i}: {n}" for i, n in enumerate(base.metrics["cluster_sizes"]))
     assert other.ran == Ran(0, f"cluster sizes: {sizes}\n", "")
 
