@@ -68,9 +68,7 @@ def read(settings: Settings) -> Data:
         left.
     """
     import readers
-    import samples
-    import selection
-    import true_labels
+    from inputs import samples, selection, true_labels
 
     table, request = true_labels.table(settings), selection.request(settings)
     given = settings.data or [readers.locate(settings.dataname, settings.data_dir)]
@@ -167,12 +165,12 @@ def run(
             raw, cell_types, where, source = read(settings)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
             import preprocess
-            import selection
+            from inputs import selection
 
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
             selection.warn_of_poor_cells(raw)
             if settings.markers is not None:
-                import overview
+                from outcome import overview
 
                 overview.check_types(settings, adata.raw.var)
             if cell_types is not None:
@@ -186,7 +184,7 @@ def run(
         record = {"settings": notes, "data": source, "environment": results.environment()}
         metrics["seconds"] = stopwatch.total()
         with stopwatch("write"):
-            import outputs
+            from outcome import outputs
 
             outputs.write(
                 staging,

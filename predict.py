@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import command
-import prediction
 import settings
+from new_cells import prediction
 
 PROGRAM = "sctag-predict" if __package__ else "predict.py"  # its name where it is installed
 # The settings of train.py that have a meaning here too; all others are those of the run.

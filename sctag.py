@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import annotated
 import console
 import fitting
-import overview
 import pipeline
-import prediction
 import results
 import utils
-import workspace
+from new_cells import prediction
+from outcome import annotated, overview, workspace
 from settings import Settings
 from utils import InputError
 
@@ -129,7 +127,7 @@ def cluster(
     settings = _settings_of(variant, given)
     with _in_words_of_python(), console.in_notebook(quiet=quiet):
         import preprocess
-        import selection
+        from inputs import selection
 
         fitting.check(settings)
         counts, where = _numbered(adata, settings.layer)
@@ -224,11 +222,11 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     folder = _folder_of(run_dir, "embed")
     settings = prediction.settings_of(folder)
     reference, network = prediction.load(folder, settings)
-    import new_cells
     import tensors
+    from new_cells import preparing
 
     counts, where = _with_genes(adata, layer)
-    prepared = new_cells.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
+    prepared = preparing.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
     with utils.tensorflow_session():
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOOR = "sctag"  # the module that becomes the package itself
 # What is of the clone alone: the benchmark and the fetching of its data sets.
 LEFT_OUT = ("benchmark", "datasets")
-SUBPACKAGES = ("annotation", "formats", "report")
+SUBPACKAGES = ("annotation", "formats", "inputs", "new_cells", "outcome", "report")
 COPIED = ("*.html", "*.js")  # what a subpackage needs beside its modules
 
 

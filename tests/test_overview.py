@@ -11,9 +11,8 @@ import scipy.sparse as sp
 from conftest import FILES, NETWORK_FLAGS, contents, eagerly, opened
 from conftest import TINY as WITHOUT
 
-import annotated
-import overview
 import sctag
+from outcome import annotated, overview
 
 TINY = [flag for flag in WITHOUT if flag != "--no_report"]
 FLAGS = NETWORK_FLAGS

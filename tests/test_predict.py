@@ -13,11 +13,9 @@ import scipy.sparse as sp
 from conftest import TINY, contents, eagerly, grouped_counts, opened, prepared, ran
 from sklearn.metrics import adjusted_rand_score
 
-import new_cells
-import novelty
 import predict
-import prediction
 import sctag
+from new_cells import novelty, prediction, preparing
 from utils import InputError
 
 N_NEW = 24
@@ -104,12 +102,12 @@ def test_new_cells_of_the_types_of_the_run_get_its_clusters(model, cells, done):
 
 def test_the_runs_cells_stay_and_a_new_cell_does_not_see_the_others(loaded, cells):
     reference, settings = loaded.reference, loaded.settings
-    new = new_cells.values_like(cells.new, reference, settings)
+    new = preparing.values_like(cells.new, reference, settings)
     z = prediction.encode(loaded.network, reference, new, settings)
     own = reference.obsm["X_sctag"]
     np.testing.assert_allclose(z[: reference.n_obs], own, atol=1e-6 * np.abs(own).max())
     for i in (0, 5, 23):
-        alone = new_cells.values_like(cells.new[[i]], reference, settings)
+        alone = preparing.values_like(cells.new[[i]], reference, settings)
         single = prediction.encode(loaded.network, reference, alone, settings)
         np.testing.assert_allclose(single[-1], z[reference.n_obs + i], rtol=1e-4, atol=1e-5)
 
@@ -127,7 +125,7 @@ def test_one_by_one_is_all_together(model, loaded, cells):
 def test_the_embedding_of_a_new_cell_by_dense_matrices(loaded, cells):
     """Over the whole matrix of all cells, with the nearest sought one by one."""
     reference, network = loaded.reference, loaded.network
-    new = new_cells.values_like(cells.new, reference, loaded.settings)
+    new = preparing.values_like(cells.new, reference, loaded.settings)
     z = prediction.encode(network, reference, new, loaded.settings)
     maps = reference.uns["sctag_maps"]
     space, own = (np.hstack([x.obsm[key] @ maps[key] for key in maps]) for x in (reference, new))

@@ -6,9 +6,9 @@ import pytest
 import scipy.sparse as sp
 from conftest import prepared
 
-import new_cells
 import preprocess
 from data_settings import Preparation
+from new_cells import preparing
 from utils import InputError
 
 
@@ -164,12 +164,12 @@ def test_data_prepared_like_themselves_are_the_same():
         reference = prepare(adata, highly_genes=50, clip=2.0)
         changes = {"highly_genes": 50, "clip": 2.0, "n_pcs": 10, "k_neighbors": 5}
         preparation = Preparation(symmetric_graph=False, **changes)
-        again = new_cells.prepare_like(adata, reference, preparation, seed=1)
+        again = preparing.prepare_like(adata, reference, preparation, seed=1)
         np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
         np.testing.assert_allclose(again.obsm["X_pca"], reference.obsm["X_pca"], atol=1e-4)
         graphs = again.obsp["connectivities"], reference.obsp["connectivities"]
         assert (graphs[0] != graphs[1]).nnz == 0
-        part = new_cells.prepare_like(adata[:30], reference, preparation, seed=1)
+        part = preparing.prepare_like(adata[:30], reference, preparation, seed=1)
         np.testing.assert_allclose(part.X, reference.X[:30], atol=1e-5)
         assert part.obsp["connectivities"].shape == (30, 30)
 
@@ -182,7 +182,7 @@ def test_genes_of_too_few_cells_do_not_count_in_the_depths_of_other_data_either(
     reference = prepare(adata, highly_genes=40, min_cells=5)
     assert reference.raw.n_vars < 60
     preparation = Preparation(highly_genes=40, clip=None, k_neighbors=5, min_cells=5)
-    again = new_cells.prepare_like(adata, reference, preparation, seed=1)
+    again = preparing.prepare_like(adata, reference, preparation, seed=1)
     np.testing.assert_allclose(again.obs["size_factor"], reference.obs["size_factor"])
     np.testing.assert_allclose(again.X, reference.X, atol=1e-5)
 
@@ -192,9 +192,9 @@ def test_data_prepared_like_others_must_have_half_of_their_genes(caplog):
     reference = prepare(adata)
     lacking = adata[:, ~adata.var_names.isin(reference.var_names[:16])].copy()
     with pytest.raises(InputError, match="lacks 16 of the 30 genes"):
-        new_cells.prepare_like(lacking, reference, Preparation(), seed=1)
+        preparing.prepare_like(lacking, reference, Preparation(), seed=1)
     lacking = adata[:, ~adata.var_names.isin(reference.var_names[:15])].copy()
-    new_cells.values_like(lacking, reference, Preparation())
+    preparing.values_like(lacking, reference, Preparation())
     assert "lacks 15 of the 30 genes" in caplog.text
 
 
@@ -204,9 +204,9 @@ def test_a_gene_that_is_missing_counts_as_its_mean_and_not_in_the_depths():
     adata.X[:, 7] = 50 + np.arange(200) % 3  # much of all counts
     preparation = Preparation(highly_genes=60, log_genes=40, clip=None, k_neighbors=5)
     reference = preprocess.prepare(adata, preparation, seed=1)
-    whole = new_cells.values_like(adata, reference, preparation)
+    whole = preparing.values_like(adata, reference, preparation)
     lacking = adata[:, adata.var_names != adata.var_names[7]].copy()
-    part = new_cells.values_like(lacking, reference, preparation)
+    part = preparing.values_like(lacking, reference, preparation)
     gene = reference.var_names.get_loc(adata.var_names[7])
     np.testing.assert_allclose(part.X[:, gene], 0, atol=1e-5)
     share = 1 - adata.X[:, 7].sum() / adata.X.sum()

@@ -11,9 +11,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import KNeighborsClassifier
 
-import new_cells
 import readers
 import sctag
+from new_cells import preparing
 from settings import Settings
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -69,7 +69,7 @@ def test_held_out_cells_get_the_clusters_of_all_cells_together(name, run, tmp_pa
     joint = joint.loc[result.obs_names]
     reference = ad.read_h5ad(tmp_path / "known" / "prepared.h5ad")
     settings = Settings.of("sctag")
-    new = new_cells.values_like(held, reference, settings)
+    new = preparing.values_like(held, reference, settings)
     vote = KNeighborsClassifier(15).fit(reference.obsm["X_pca"], reference.obs["sctag"])
     ari = adjusted_rand_score(joint, result.obs["sctag"])
     assert ari >= min(0.9, agreement - 0.02)

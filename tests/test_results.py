@@ -12,8 +12,8 @@ import pytest
 from conftest import contents
 
 import results
-from annotated import annotate
 from estimation import Number
+from outcome.annotated import annotate
 from results import Fitted, Trained
 from utils import InputError
 

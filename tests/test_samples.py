@@ -14,8 +14,8 @@ from conftest import grouped_counts, ran
 
 import baselines
 import readers
-import samples
 import utils
+from inputs import samples
 from utils import InputError
 
 

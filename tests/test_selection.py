@@ -15,10 +15,9 @@ from conftest import NETWORK_FLAGS, TINY, eagerly, grouped_counts, ran
 
 import baselines
 import sctag
-import selection
-import true_labels
 from annotation import quality
 from data_settings import Selection, Source
+from inputs import selection, true_labels
 from utils import InputError
 
 CELLS = ["AAAC-1", "CCCG-1", "GGGT-1", "TTTA-1"]

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import annotated
 import console
-import overview
 import results
+from outcome import annotated, overview
 
 if TYPE_CHECKING:
     import anndata as ad

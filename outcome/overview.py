@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import annotated
 import console
+from outcome import annotated
 from report import Content
 from utils import InputError
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import batches
-import novelty
 import views
+from new_cells import novelty
 from readers import keep_aside
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def denoised(prepared: ad.AnnData, expected: Any, *, with_pi: bool) -> ad.AnnDat
 
 
 def compact(prepared: ad.AnnData) -> ad.AnnData:
-    """Return the prepared data as `new_cells.values_like` needs them, and no more.
+    """Return the prepared data as `new_cells.preparing` needs them, and no more.
 
     Without the input's own annotation, and with nothing of raw but which genes counted, what the
     second view is made of, and by what new cells are judged (`novelty.profiles`).

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import readers
-import selection
 from data_settings import LABEL_KEY, Source
 from formats import text
+from inputs import selection
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import

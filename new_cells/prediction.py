@@ -131,7 +131,7 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
     InputError
         If the run cannot be read, or the data lack its genes or are no raw counts.
     """
-    import new_cells
+    from new_cells import preparing
 
     if settings.direction == "atx" and not settings.symmetric_graph:
         raise InputError(
@@ -139,10 +139,10 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
             "lists a new one: it cannot take new cells"
         )
     reference, network = load(folder, settings)
-    new = new_cells.values_like(adata, reference, settings, where=where)
+    new = preparing.values_like(adata, reference, settings, where=where)
     if not new.n_obs:
         raise InputError(f"no cell of {where} has counts of the genes that the run used")
-    import novelty
+    from new_cells import novelty
 
     with utils.tensorflow_session():
         z = encode(network, reference, new, settings)[reference.n_obs :]
@@ -236,7 +236,7 @@ def run(folder: Path, given: Settings) -> str:
             settings = dataclasses.replace(trained, gpu_option=given.gpu_option)
             prediction = predict(adata, folder, settings, where=where)
         with stopwatch("write"):
-            import annotated
+            from outcome import annotated
 
             model = model_record(folder)
             annotated.annotate_new(adata, prediction, model)

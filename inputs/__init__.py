@@ -1,0 +1,1 @@
+"""Which cells go in: files, samples, choices of cells, and where true labels are from."""

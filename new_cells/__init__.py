@@ -1,0 +1,1 @@
+"""Labels for new cells by a finished run."""
