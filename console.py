@@ -97,8 +97,9 @@ def bar(text: str, total: int, *, quiet: bool) -> tqdm:
         desc=text,
         total=total,
         colour="green" if has_colours(sys.stderr) else None,
+        # in 80 columns with three losses behind it
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
-        "[{elapsed}, {remaining} left{postfix}]",
+        "[{remaining} left{postfix}]",
     )
 
 

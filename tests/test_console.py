@@ -77,7 +77,7 @@ def test_each_step_shows_a_live_line_that_vanishes(watched):
     steps += ["placing the initial clusters", "writing the files"]
     positions = [ESCAPES.sub("", ran.err).index(f"\r{step}  00:00") for step in steps]
     assert positions == sorted(positions)
-    assert re.search(r"\rpretrain : .*/23 \[\d\d:\d\d, \d\d:\d\d left, zinb=", ran.err)
+    assert re.search(r"\rpretrain : .*/23 \[\d\d:\d\d left, zinb=", ran.err)
     assert screen(ran.err) == []
     assert "\r" not in ran.out
 
