@@ -306,8 +306,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[str, Settings]:
     sentences = "; ".join(f"{name}: {method.sentence}" for name, method in METHODS.items())
     parser.add_argument("--method", required=True, choices=METHODS, metavar="NAME", help=sentences)
     given = vars(parser.parse_args(argv))
-    name = given.pop("method")
-    return name, command.settings_of(given)
+    return given.pop("method"), command.settings_of(given)
 
 
 def fit_with(name: str) -> pipeline.Fit:
@@ -343,9 +342,8 @@ def run(name: str, given: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (results not written), 2 (unusable input)."""
     name, given = parse(argv)
-    return command.run_command(
-        "baselines.py", lambda: run(name, given), quiet=given.quiet, log_file=given.log_file
-    )
+    job = partial(run, name, given)
+    return command.run_command("baselines.py", job, quiet=given.quiet, log_file=given.log_file)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ They show the same numbers as the page, on white, in the same colours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+LETTER, LONGEST = 0.075, 60  # inches that a letter is wide; letters of a name
 DOT = 110  # area of a dot of all cells, in points squared
 CELLS_AS_SHAPES = 2_000  # beyond, the cells of an SVG are a picture inside it
 # So that a file is the same whenever it is written: SVG names its parts by a random salt otherwise.
@@ -41,7 +43,8 @@ def write(folder: Path, content: Content) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # of names in no font
         for name, draw in drawings(content).items():
             figure = draw()
             for suffix, metadata in ((".png", {}), (".svg", {"Date": None})):
@@ -80,12 +83,19 @@ def _new(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
     return figure, figure.subplots(**grid)
 
 
+def _shown(names: Iterable[str]) -> tuple[list[str], float]:
+    """Return names as a figure shows them, endless ones cut, and the inches that they take."""
+    cut = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
+    return cut, LETTER * max(map(len, cut), default=0)
+
+
 def umap(coordinates: np.ndarray, entry: maps.Colouring) -> Figure:
     """Draw the map of the cells from their coordinates (N, 2) and their colouring."""
     from matplotlib.colors import LinearSegmentedColormap
 
     n_cells = len(coordinates)
-    figure, ax = _new(6.4, 5)
+    groups, width = _shown(entry.groups or [])
+    figure, ax = _new(max(6.4, 4 + _columns(groups) * (0.5 + width)), 5)
     look: dict[str, Any] = {
         "s": float(np.clip(30_000 / n_cells, 0.5, 14)),
         "linewidths": 0,
@@ -106,7 +116,7 @@ def umap(coordinates: np.ndarray, entry: maps.Colouring) -> Figure:
         palette = np.array([*colours.of_groups(len(entry.groups)), colours.MISSING])
         x, y = coordinates[order].T
         ax.scatter(x, y, c=palette[entry.values[order]], **look)
-        _name_groups(ax, entry.groups)
+        _name_groups(ax, groups)
         if entry.name == maps.CLUSTER:
             for code in np.unique(entry.values[entry.values >= 0]):
                 at = maps.middle(coordinates[entry.values == code])
@@ -124,8 +134,12 @@ def _name_groups(ax: Axes, groups: list[str]) -> None:
         Line2D([], [], marker="o", linestyle="none", color=colour, label=f" {name}")
         for name, colour in zip(groups, colours.of_groups(len(groups)), strict=True)
     ]
-    columns = 1 + (len(groups) - 1) // 20
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), ncols=_columns(groups))
+
+
+def _columns(groups: list[str]) -> int:
+    """Return in how many columns the names of groups stand beside the map."""
+    return 1 + (len(groups) - 1) // 20
 
 
 def sizes(content: Content) -> Figure:
@@ -151,7 +165,8 @@ def markers(content: Content) -> Figure:
     dots = numbers.dots(content)
     assert dots is not None
     n_genes, n_clusters = dots.share.shape
-    figure, ax = _new(2.6 + 0.3 * n_clusters, 1.2 + 0.2 * n_genes)
+    names, width = _shown(marker.shown for marker in dots.markers)
+    figure, ax = _new(2.6 + 0.3 * n_clusters + width, max(2.4, 1.2 + 0.2 * n_genes))
     rows, columns = np.indices(dots.share.shape)
     drawn = ax.scatter(
         columns.ravel(),
@@ -164,10 +179,10 @@ def markers(content: Content) -> Figure:
         linewidths=0,
     )
     ax.set_xticks(range(n_clusters), content.cluster_names)
-    ax.set_yticks(range(n_genes), [marker.shown for marker in dots.markers], style="italic")
+    ax.set_yticks(range(n_genes), names, style="italic")
     ax.set(xlim=(-0.6, n_clusters - 0.4), ylim=(n_genes - 0.4, -0.6), xlabel="cluster")
-    for share, name in ((0.25, "25 % of cells"), (0.5, "50 %"), (1.0, "100 %")):
-        ax.scatter([], [], s=DOT * share, color=colours.MISSING, linewidths=0, label=name)
+    for part, text in ((0.25, "25 % of cells"), (0.5, "50 %"), (1.0, "100 %")):
+        ax.scatter([], [], s=DOT * part, color=colours.MISSING, linewidths=0, label=text)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.colorbar(
         drawn, ax=ax, shrink=0.5, anchor=(0, 0), label="mean, over the gene's highest", aspect=30
@@ -181,14 +196,15 @@ def confusion(content: Content) -> Figure:
     assert matrix is not None
     labels, counts = matrix
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    figure, ax = _new(3 + 0.5 * counts.shape[1], 1.2 + 0.3 * len(labels))
+    names, width = _shown(map(str, labels))
+    figure, ax = _new(2 + 0.5 * counts.shape[1] + width, max(2.4, 1.2 + 0.3 * len(labels)))
     drawn = ax.imshow(shares, cmap="Reds", vmin=0, vmax=1, aspect="auto")
     for (row, column), n in np.ndenumerate(counts):
         if n:
             colour = "white" if shares[row, column] > 0.6 else "black"
             ax.text(column, row, f"{n:,}", ha="center", va="center", color=colour, fontsize=8)
     ax.set_xticks(range(counts.shape[1]), content.cluster_names)
-    ax.set_yticks(range(len(labels)), labels)
+    ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="cluster", ylabel="known label")
     figure.colorbar(drawn, ax=ax, label="share of the label's cells").outline.set_visible(False)
     return figure

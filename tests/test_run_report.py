@@ -611,6 +611,32 @@ def test_the_legend_of_the_dots_has_all_three_sizes_where_no_marker_is_in_all_ce
     np.testing.assert_allclose(areas, static.DOT * np.array([0.25, 0.5, 1]))
 
 
+@pytest.mark.parametrize("name", ["a", "红细胞", "a cell of one type " * 5, "x" * 10_000])
+def test_figures_have_room_for_names_of_any_length_in_any_script(name, content, tmp_path):
+    """Warnings are errors in the tests, also those of a layout that has no room."""
+    cells = np.arange(content.n_cells) % 3 < 2
+    clusters = pd.Categorical.from_codes(content.codes[cells], [0, 1])
+    genes = [name, *content.logs.var_names[1:]]
+    logs = ad.AnnData(content.logs.X[cells], var=pd.DataFrame(index=genes))
+    table = pd.DataFrame({"cluster": ["0"], "rank": [1], "gene": [name], "score": [1.0]})
+    few = Content(
+        name="few",
+        version=content.version,
+        settings=content.settings,
+        source=content.source,
+        environment=content.environment,
+        metrics=content.metrics,
+        cells=content.cells[cells],
+        clusters=clusters,
+        umap=content.umap[cells],
+        labels=pd.Series([name, *["B"] * (cells.sum() - 1)]),
+        logs=logs,
+        markers=table,
+    )
+    written = {path.stem for path in static.write(tmp_path, few)}
+    assert written == {"sizes", "markers", "labels", "umap_cluster", "umap_known_label"}
+
+
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
