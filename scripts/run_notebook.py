@@ -2,8 +2,8 @@
 
     python scripts/run_notebook.py
 
-What the notebook writes is deleted again; a warning of scanpy's that Jupyter has no widgets here, and
-what differs from run to run without a meaning, are left out.
+What the notebook writes is deleted again. Warnings are left out: scanpy's says that Jupyter has no
+widgets here.
 """
 
 from __future__ import annotations
