@@ -100,6 +100,36 @@ def adjacency_mse(
     return total / float(n_cells) ** 2
 
 
+def edge_cross_entropy(
+    left: tf.Tensor, right: tf.Tensor, edges: Edges, targets: tf.Tensor, others: tf.Tensor
+) -> tf.Tensor:
+    """Return how badly the logits s = left @ right^T tell neighbours from random pairs, in nats.
+
+    It is the mean of two means of the binary cross-entropy of sigmoid(s): over the edges, with
+    targets in [0, 1], and over as many pairs of a cell with a random one, with target 0. So the
+    loss cannot be lowered by calling all pairs strangers, as the mean over all pairs can. Memory is
+    O(E). Source: Kipf and Welling 2016 (arXiv:1611.07308) weigh edges and non-edges alike; the
+    targets and the sampling are this suite's.
+
+    Parameters
+    ----------
+    left, right
+        The two factors that `layers.AdjacencyDecoder` returns, each (N, D + 1).
+    edges
+        The ones of A.
+    targets
+        How close the cells of each edge are, shape (E,).
+    others
+        For each edge a random cell that stands in its second cell's place, shape (E,), int32.
+    """
+    rows = tf.gather(left, edges.rows)
+    near = tf.reduce_sum(rows * tf.gather(right, edges.cols), axis=1)
+    far = tf.reduce_sum(rows * tf.gather(right, others), axis=1)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits
+    of_edges = tf.reduce_mean(entropy(labels=targets, logits=near))
+    return 0.5 * (of_edges + tf.reduce_mean(entropy(labels=tf.zeros_like(far), logits=far)))
+
+
 def target_distribution(q: tf.Tensor) -> tf.Tensor:
     """Return the sharpened assignment p (N, C) of an assignment q (N, C) whose rows sum to one.
 

@@ -159,6 +159,13 @@ class Objective:
         official="stop",
         choices=("return", "stop"),
     )
+    graph_loss: str = _model(
+        "mse",
+        "what the graph decoder is trained by: the mean squared error over all pairs of cells, as "
+        "published, or how well it tells neighbours, by the share of neighbours that they have in "
+        "common, from random pairs",
+        choices=("mse", "jaccard"),
+    )
     w_adj: float = _training(0.3, "weight of the graph's reconstruction loss", low=0)
     w_zinb: float = _training(
         1.0, "weight of the ZINB loss, or of the squared error in its place", low=0

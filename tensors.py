@@ -65,6 +65,9 @@ class TrainingData(NamedTuple):
     batches
         A column for each batch with ones for its cells (N, B), which the count decoder reads. B is
         0 without batches.
+    closeness
+        How many neighbours the cells of each edge have in common, shape (E,), see `closeness_of`;
+        of length 0 where the graph's loss does not ask for it.
     """
 
     graph: GraphTensors
@@ -72,6 +75,7 @@ class TrainingData(NamedTuple):
     block_bytes: int
     components: tf.Tensor
     batches: tf.Tensor
+    closeness: tf.Tensor
 
 
 def graph_tensors(
@@ -108,6 +112,20 @@ def graph_tensors(
     )
 
 
+def closeness_of(adjacency: sp.csr_matrix, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of the neighbourhoods of pairs of cells, shape (pairs,), float32.
+
+    It is over its 95 % quantile among the pairs, and at most 1: the closest pairs of any graph have
+    1. The graph is binary, shape (N, N), the pairs are rows[i], cols[i].
+    """
+    graph = (adjacency != 0).astype(np.float32)
+    common = np.asarray(graph[rows].multiply(graph[cols]).sum(axis=1)).ravel()
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    index = common / np.maximum(degree[rows] + degree[cols] - common, 1)
+    largest = np.quantile(index, 0.95) if len(index) else 1.0
+    return np.clip(index / max(largest, 1e-6), 0, 1).astype(np.float32)
+
+
 def _sparse_tensor(matrix: sp.csr_matrix) -> tf.SparseTensor:
     """Return a CSR matrix as a SparseTensor in row-major order."""
     coo = matrix.tocoo()
@@ -139,12 +157,16 @@ def training_data(
     graph = graph_tensors(adata, architecture, dtype=dtype)
     make = RECONSTRUCTIONS[objective.reconstruction]
     reconstruction = make(adata, objective, block_bytes=block_bytes)
+    closeness = np.zeros(0, np.float32)
+    if objective.graph_loss == "jaccard":
+        closeness = closeness_of(views.graph(adata).tocsr(), *map(np.asarray, graph.edges))
     return TrainingData(
         graph,
         reconstruction,
         block_bytes,
         components=tf.zeros([adata.n_obs, 0]),
         batches=tf.constant(batches.one_hot(adata)),
+        closeness=tf.constant(closeness),
     )
 
 

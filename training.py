@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import losses
 from epochs import History, PhaseLog, Watch, run_epochs
+from layers import FactoredLogits
 from losses import StepLosses
 from model import SCTAG
 from settings import Objective, Training
@@ -59,7 +60,7 @@ def step_losses(
     """
     z = network.encode(data.graph, training=True)
     graph_logits = network.decode_graph(z)
-    adj = losses.adjacency_mse(*graph_logits, data.graph.edges, block_bytes=data.block_bytes)
+    adj = graph_loss(network, graph_logits, data, objective)
     zinb = data.reconstruction(network.decode_counts(z, data.batches))
     divergence = tf.constant(0.0)
     if p is not None:
@@ -67,6 +68,25 @@ def step_losses(
         divergence = losses.kl_divergence(p, q, direction=objective.kl)
     total = objective.w_adj * adj + objective.w_zinb * zinb + objective.w_kl * divergence
     return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
+
+
+def graph_loss(
+    network: SCTAG, logits: FactoredLogits, data: TrainingData, objective: Objective
+) -> tf.Tensor:
+    """Return the loss of the graph decoder that the objective names, a scalar.
+
+    The random pairs of "jaccard" are new at each step; they follow the network's seed.
+    """
+    if objective.graph_loss == "mse":
+        return losses.adjacency_mse(*logits, data.graph.edges, block_bytes=data.block_bytes)
+    others = tf.random.stateless_uniform(
+        data.closeness.shape,
+        tf.cast(network.input_dropout.seed_generator.next(), tf.int32),
+        maxval=logits.left.shape[0],
+        dtype=tf.int32,
+        alg="philox",
+    )
+    return losses.edge_cross_entropy(*logits, data.graph.edges, data.closeness, others)
 
 
 def adam(network: SCTAG, phase: Phase) -> keras.optimizers.Optimizer:

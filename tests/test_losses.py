@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import tensorflow as tf
 from scipy import special, stats
 
@@ -9,7 +10,7 @@ import likelihoods
 import losses
 from likelihoods import zinb_nll, zinb_nll_entries, zinb_target
 from settings import specs
-from tensors import RECONSTRUCTIONS
+from tensors import RECONSTRUCTIONS, closeness_of
 
 THETA = [1e-4, 1e-2, 0.5, 1.0, 7.3, 150.0, 1e4]
 MEAN = [1e-5, 1e-2, 0.3, 1.0, 20.0, 3e3, 1e6]
@@ -293,3 +294,35 @@ def test_the_mean_square_is_of_the_first_head_and_leaves_the_others_alone():
     gradient = tape.gradient(computed, tensors[2]).numpy()
     assert np.abs(gradient[:, :3]).min() > 0
     assert not gradient[:, 3:].any()
+
+
+def test_edge_cross_entropy_is_that_of_each_pair():
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 7, 3)).astype(np.float32)
+    rows, cols = np.array([0, 1, 2, 6, 6]), np.array([3, 1, 5, 0, 6])
+    targets, others = rng.random(5).astype(np.float32), np.array([2, 4, 4, 1, 3])
+
+    def entropy(target, i, j):
+        probability = special.expit(np.float64(left[i] @ right[j]))
+        return -(target * np.log(probability) + (1 - target) * np.log1p(-probability))
+
+    near = [entropy(t, i, j) for t, i, j in zip(targets, rows, cols, strict=True)]
+    far = [entropy(0.0, i, j) for i, j in zip(rows, others, strict=True)]
+    edges = losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32))
+    value = losses.edge_cross_entropy(left, right, edges, targets, tf.constant(others, tf.int32))
+    assert float(value) == pytest.approx((np.mean(near) + np.mean(far)) / 2, rel=1e-5)
+
+
+def test_closeness_is_the_share_of_common_neighbours():
+    rng = np.random.default_rng(1)
+    dense = rng.random((12, 12)) < 0.4
+    dense |= dense.T | np.eye(12, dtype=bool)
+    graph = sp.csr_matrix(dense.astype(np.float32))
+    rows, cols = graph.nonzero()
+    neighbours = [set(np.flatnonzero(row)) for row in dense]
+    index = [
+        len(neighbours[i] & neighbours[j]) / len(neighbours[i] | neighbours[j])
+        for i, j in zip(rows, cols, strict=True)
+    ]
+    expected = np.minimum(np.array(index) / np.quantile(index, 0.95), 1)
+    np.testing.assert_allclose(closeness_of(graph, rows, cols), expected, rtol=1e-5)

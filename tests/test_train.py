@@ -417,6 +417,15 @@ def test_a_negative_binomial_can_stand_in_for_the_zinb(base, tiny, simulated):
     assert other.history.zinb[0] != pytest.approx(base.history.zinb[0], rel=0.01)
 
 
+def test_the_graph_decoder_can_learn_to_tell_neighbours(base, tiny, simulated):
+    flags = ["--graph_loss", "jaccard", "--pretrain_epochs", "40", "--pretrain_lr", "0.01"]
+    other = tiny("--data", simulated.path, *flags)
+    pretraining = other.history.query("phase == 'pretrain'")["adj"]
+    assert pretraining.iloc[-5:].mean() < 0.97 * pretraining.iloc[:5].mean()
+    again = tiny("--data", simulated.path, *flags)
+    np.testing.assert_array_equal(again.adata.obsm["X_sctag"], other.adata.obsm["X_sctag"])
+
+
 def test_as_many_clusters_as_cells(tiny, simulated, tmp_path):
     path = write_published(tmp_path / "data.h5", simulated.counts[:20])
     for variant in ("sctag", "official"):
