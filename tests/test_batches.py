@@ -51,6 +51,7 @@ def agreement(labels, truth):
     return adjusted_rand_score(truth, labels)
 
 
+@pytest.mark.slow
 def test_clusters_follow_the_types_with_batches_and_the_donors_without():
     adata = shifted(TYPES)
     small = {"hidden_dim": 16, "decoder_dims": [16], "pretrain_epochs": 20, "maxiter": 5}

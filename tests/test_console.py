@@ -270,7 +270,7 @@ def test_a_run_that_is_interrupted_late_leaves_one_sentence_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "step", ["training.embed", "annotated.complete", "annotation.markers.rank"]
+    "step", ["training.embed", "outcome.annotated.complete", "annotation.markers.rank"]
 )
 def test_a_notebooks_call_that_is_interrupted_leaves_the_data_as_they_were(
     step, simulated, monkeypatch

@@ -56,6 +56,7 @@ assert all((page.FOLDER / name).is_file() for name in (page.PAGE, page.SCRIPT))
     in_a_process(installed, tmp_path, "-c", script)
 
 
+@pytest.mark.slow
 def test_its_command_and_its_door_cluster_as_the_clone_does(installed, base, simulated, tmp_path):
     flags = ["--data", simulated.path, *TINY, "--out", tmp_path / "out", "--quiet"]
     done = in_a_process(installed, tmp_path, installed / "bin" / "sctag", *flags)
