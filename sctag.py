@@ -105,9 +105,9 @@ def cluster(
     obs["sctag"] (cluster) and obs["size_factor"]; obsm["X_sctag"] (embedding), ["X_sctag_joint"]
     (what was clustered), ["sctag_proba"] (probabilities), ["X_pca"] and ["X_pca_logs"], and,
     of data with batches (`batch_key="donor"`), both before the correction, with "_uncorrected" at
-    the end of the key; obsp["connectivities"] and ["sctag_connectivities"] (the network's graph);
+    the end of the key; obsp["connectivities"] and ["distances"] (the network's graph);
     var["sctag_gene"] and ["sctag_log_gene"]; raw (logarithms of all genes with counts);
-    uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps take the network's
+    uns["sctag"] (JSON), and uns["neighbors"], by which scanpy's next steps take that
     graph. Unless with `no_report`, also obsm["X_umap"], obs["sctag_uncertain"], markers in
     uns["rank_genes_groups"] and ["sctag_markers"], and with `markers="types.csv"` suggested types
     in uns["sctag_types"]. With `denoised` also obsm["sctag_denoised"] and ["sctag_dropout"], what

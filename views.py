@@ -33,6 +33,7 @@ LOG_GENES, LOG_MEAN = "log_gene", "log_mean"  # columns of the genes of raw
 MEAN_COUNT = "mean_count"  # a third one: by it, new data may lack some of the genes
 LOG_LOADINGS = "X_pca_logs"  # of raw: a key of varm
 GRAPH = "sctag_connectivities"  # of obsp: the graph of the views, where it is not that of one
+EDGES = 2**18  # edges whose distances are computed together
 MAPS = "sctag_maps"  # of uns: into the space in which that graph's neighbours are sought
 LOG_COMPONENTS, LOG_COMPONENTS_OF_HALF = 50, 30
 HALVES = 8  # of the genes, drawn at random
@@ -125,6 +126,26 @@ def mapped(prepared: ad.AnnData, maps: dict[str, np.ndarray]) -> np.ndarray:
 def graph(prepared: ad.AnnData) -> sp.csr_matrix:
     """Return the graph that the network reads, CSR (N, N): that of all views where there is one."""
     return prepared.obsp[GRAPH if GRAPH in prepared.obsp else "connectivities"]
+
+
+def graph_distances(prepared: ad.AnnData) -> sp.csr_matrix:
+    """Return the distances along the edges of the network's graph, CSR float32 (N, N).
+
+    They are euclidean, in the space in which the neighbours of `graph` were sought. A cell has none
+    to itself; those of identical cells are stored zeros.
+    """
+    import scipy.sparse as sp
+
+    maps = prepared.uns.get(MAPS)
+    points = prepared.obsm[COMPONENTS] if maps is None else mapped(prepared, maps)
+    edges = graph(prepared).tocoo()
+    others = edges.row != edges.col
+    rows, columns = edges.row[others], edges.col[others]
+    lengths = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), EDGES):
+        block = slice(start, start + EDGES)
+        lengths[block] = np.linalg.norm(points[rows[block]] - points[columns[block]], axis=1)
+    return sp.csr_matrix((lengths, (rows, columns)), shape=edges.shape)
 
 
 def features(prepared: ad.AnnData, *, metric: bool) -> np.ndarray:

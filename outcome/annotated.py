@@ -39,11 +39,12 @@ KEYS = {
         *("sctag_denoised", "sctag_dropout"),
         *(views.COMPONENTS + batches.UNCORRECTED, views.LOGS + batches.UNCORRECTED),
     ),
-    "obsp": ("connectivities", views.GRAPH),
-    # log1p says how raw of the input was made; the others are of `overview.add`
+    "obsp": ("connectivities", "distances"),  # the only names by which scanpy takes a graph unasked
+    "varm": ("PCs",),  # what scanpy says of the input's X_pca, as uns["pca"] does
+    # log1p says how raw of the input was made, umap its X_umap; the others are of `overview.add`
     "uns": (
         *("sctag", "neighbors", "log1p", "rank_genes_groups", "sctag_markers", "sctag_types"),
-        "sctag_colors",
+        *("sctag_colors", "pca", "umap"),
     ),
 }
 # Those of the labels that a run gives to new cells, and what says that they are there.
@@ -60,8 +61,8 @@ def annotate(
     Sets obs["sctag"] (labels, categorical), obsm["X_sctag"] (N, D), obsm["X_sctag_joint"] (N, F) if
     components were clustered beside it, obsm["sctag_proba"] (N, C), in uns["sctag"], as JSON text,
     the settings, the history, how the number was estimated, and the notes that are given, and in
-    uns["neighbors"] that the network's graph is the one of scanpy's next steps, such as
-    `sc.tl.umap` and `sc.tl.leiden`.
+    uns["neighbors"] what scanpy's next steps, such as `sc.tl.leiden`, need to know of the network's
+    graph, which `complete` puts where they look for it.
     """
     import pandas as pd
 
@@ -75,8 +76,8 @@ def annotate(
         prepared.obsm["X_sctag_joint"] = trained.points
     prepared.obsm["sctag_proba"] = trained.q
     prepared.uns["neighbors"] = {
-        "connectivities_key": views.GRAPH if views.GRAPH in prepared.obsp else "connectivities",
-        "distances_key": "distances",  # scanpy's name; there are none
+        "connectivities_key": "connectivities",
+        "distances_key": "distances",
         "params": {
             "n_neighbors": settings["k_neighbors"],
             "method": "umap",  # what scanpy's umap asks of a graph without a warning
@@ -130,10 +131,11 @@ def _complete(
         if key in prepared.obsm:
             values = np.asarray(prepared.obsm[key])
             target.obsm[key] = spread(values, cells, target.n_obs)
-    for key in KEYS["obsp"]:
+    for key, of_graph in zip(KEYS["obsp"], (views.graph, views.graph_distances), strict=True):
         target.obsp.pop(key, None)
-        if key in prepared.obsp:
-            target.obsp[key] = _moved(prepared.obsp[key], cells, cells, size)
+        target.obsp[key] = _moved(of_graph(prepared), cells, cells, size)
+    for key in KEYS["varm"]:
+        target.varm.pop(key, None)
     raw = prepared.raw
     marks = {"sctag_gene": raw.var_names.isin(prepared.var_names)}
     if views.LOG_GENES in raw.var:
@@ -218,10 +220,11 @@ def _keep_own(
                 new += "_before"
             values[new] = values.pop(key)
             renamed.append(f"{part}[{key!r}]")
-    if "uns['neighbors']" in renamed:  # scanpy's note on the graph names the key of the graph
+    if "uns['neighbors']" in renamed:  # scanpy's note on the graph names the keys of the graph
         note = dict(target.uns["neighbors_before"])
-        if note.get("connectivities_key") in KEYS["obsp"]:
-            note["connectivities_key"] += "_before"
+        for key in KEYS["obsp"]:
+            if note.get(f"{key}_key") == key:
+                note[f"{key}_key"] = f"{key}_before"
         target.uns["neighbors_before"] = note
     if renamed:
         log.info("kept      of the input, with _before at the end: %s", ", ".join(renamed))

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 def workspace_of(adata: ad.AnnData) -> ad.AnnData:
     """Return an AnnData with the annotation of another, which stays as it is; without matrices.
 
-    obs and var are copies, and the arrays of obsm and obsp and the entries of uns are shared.
+    obs and var are copies, and the arrays of obsm, varm and obsp and the entries of uns are shared.
     """
     import anndata
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that repeat, as those of a notebook may
         work = anndata.AnnData(
-            obs=adata.obs.copy(), var=adata.var.copy(), obsm=dict(adata.obsm), obsp=dict(adata.obsp)
+            obs=adata.obs.copy(),
+            var=adata.var.copy(),
+            **{part: dict(getattr(adata, part)) for part in ("obsm", "varm", "obsp")},
         )
         work.uns = dict(adata.uns)
     return work
@@ -42,5 +44,5 @@ def take_over(target: ad.AnnData, work: ad.AnnData) -> None:
         logs = anndata.AnnData(work.raw.X, obs=work.obs[[]], var=work.raw.var)
         with utils.interruptions_held():
             target.raw = logs
-            for part in ("obs", "var", "obsm", "obsp", "uns"):
+            for part in ("obs", "var", "obsm", "varm", "obsp", "uns"):
                 setattr(target, part, getattr(work, part))

@@ -120,25 +120,39 @@ def test_the_result_can_be_written_and_clustered_again(clustered, tmp_path):
 
 def test_scanpys_next_step_takes_the_networks_graph(clustered, by_command):
     import scanpy as sc
+    from scanpy._utils import NeighborsView
+
+    import views
 
     for result in (clustered, by_command.adata):
         key = result.uns["neighbors"]["connectivities_key"]
-        assert key == "sctag_connectivities"
+        graph = views.graph(by_command.prepared)
+        assert (graph != by_command.prepared.obsp["connectivities"]).nnz > 0
+        assert (NeighborsView(result, "neighbors")["connectivities"] != graph).nnz == 0
         expected, cells = result.copy(), result.copy()
         sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False)
         sc.tl.leiden(
             expected, flavor="igraph", n_iterations=2, directed=False, adjacency=result.obsp[key]
         )
         assert cells.obs["leiden"].tolist() == expected.obs["leiden"].tolist()
+        distances = result.obsp[result.uns["neighbors"]["distances_key"]]
+        assert (distances.nnz, distances.diagonal().sum()) == (result.obsp[key].nnz - 120, 0)
+        cells.obs["half"] = pd.Categorical(np.arange(120) % 2)
+        sc.tl.paga(cells, groups="half")  # it reads the distances
+        assert cells.uns["paga"]["connectivities"].nnz == 2
 
 
 def test_what_a_notebook_has_under_these_names_is_kept(adata, clustered):
     own = adata.copy()
     own.obs["sctag"] = own.obs["batch"]
     own.obsm["X_pca"] = np.arange(240.0).reshape(120, 2)
-    own.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {}}
+    keys = {"connectivities_key": "connectivities", "distances_key": "distances"}
+    own.uns["neighbors"] = keys | {"params": {}}
     own.obsp["connectivities"] = sp.identity(120, format="csr")
+    own.obsp["distances"] = sp.identity(120, format="csr")
     own.uns["log1p"] = {"base": 2}
+    own.uns["pca"] = {"variance_ratio": np.array([0.5, 0.1])}
+    own.varm["PCs"] = np.ones((own.n_vars, 2))
     result = sctag.cluster(own, 3, **FLAGS)
     pd.testing.assert_series_equal(result.obs["sctag"], clustered.obs["sctag"])
     assert result.obs["sctag_before"].tolist() == own.obs["batch"].tolist()
@@ -146,7 +160,13 @@ def test_what_a_notebook_has_under_these_names_is_kept(adata, clustered):
     assert result.obsp["connectivities_before"].nnz == 120
     before = result.uns["neighbors_before"]
     assert before["connectivities_key"] == "connectivities_before"
-    assert "log1p" not in result.uns  # raw has natural logarithms
+    assert before["distances_key"] == "distances_before"
+    assert result.obsp["distances_before"].nnz == 120 < result.obsp["distances"].nnz
+    # raw has natural logarithms, and X_pca is another
+    assert not {"log1p", "pca"} & set(result.uns)
+    assert {"log1p_before", "pca_before"} <= set(result.uns)
+    assert set(result.varm) == {"PCs_before"}
+    assert set(own.varm) == {"PCs"}
     again = sctag.cluster(result, 3, **FLAGS)
     assert set(again.obsm) == set(result.obsm)
     assert own.uns["neighbors"]["connectivities_key"] == "connectivities"
@@ -156,7 +176,7 @@ def test_what_other_settings_left_does_not_stay(clustered):
     assert "X_sctag_joint" in clustered.obsm
     plain = sctag.cluster(clustered, 3, **FLAGS | {"variant": "official"})
     assert set(plain.obsm) == {"X_pca", "X_sctag", "sctag_proba"}
-    assert set(plain.obsp) == {"connectivities"}
+    assert (plain.obsp["connectivities"] != clustered.obsp["connectivities"]).nnz > 0
 
 
 def test_a_layer_and_a_dense_matrix_are_counts_too(adata, clustered):

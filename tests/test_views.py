@@ -80,6 +80,22 @@ def test_the_graph_is_of_both_views_in_the_metric_of_the_first_graph(groups):
         assert set(nearest) <= set(graph[cell].indices)
 
 
+@pytest.mark.parametrize("kind", ["both views", "components alone"])
+def test_distances_along_the_edges_are_those_of_the_space_of_neighbours(groups, kind, monkeypatch):
+    prepared = groups[0].copy()
+    if kind == "both views":
+        points = views.mapped(prepared, prepared.uns[views.MAPS])
+    else:
+        del prepared.obsp[views.GRAPH], prepared.uns[views.MAPS]
+        points = prepared.obsm[views.COMPONENTS]
+    monkeypatch.setattr(views, "EDGES", 1000)
+    edges = views.graph(prepared).toarray() - np.eye(150)
+    expected = np.linalg.norm(points[:, None] - points[None], axis=2) * edges
+    distances = views.graph_distances(prepared)
+    assert distances.nnz == edges.sum() > 2000
+    np.testing.assert_allclose(distances.toarray(), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("log_genes", "neighbour_metric", "another"),
     [(0, False, False), (0, True, True), (120, False, True)],
