@@ -49,8 +49,9 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
 def check(settings: Settings) -> None:
     """Raise InputError, before anything is read, if the settings of the network cannot be used.
 
-    That is if counts are to be denoised that the decoder is not fitted to, or if the losses cannot
-    be written to the folder that TensorBoard is to show.
+    That is if counts are to be denoised that the decoder is not fitted to, if the losses cannot be
+    written to the folder that TensorBoard is to show, or if a list of marker genes cannot be read
+    or is for a report that there is not to be.
     """
     fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
     if settings.denoised and not fits_counts:
@@ -63,6 +64,12 @@ def check(settings: Settings) -> None:
             f"cannot write to the folder {settings.tensorboard}: choose another one with "
             "--tensorboard"
         )
+    if settings.markers is not None:
+        from annotation import cell_types
+
+        if settings.no_report:
+            raise InputError("--markers is for the report, which --no_report leaves out: drop one")
+        cell_types.read_sets(settings.markers)
 
 
 def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:

@@ -170,9 +170,9 @@ def run(
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
             selection.warn_of_poor_cells(raw)
             if settings.markers is not None:
-                from outcome import overview
+                from annotation.cell_types import check
 
-                overview.check_types(settings, adata.raw.var)
+                check(adata.raw.var, settings.markers)
             if cell_types is not None:
                 cell_types = cell_types.loc[adata.obs_names]
         whole = None if settings.no_h5ad else _kept_cells(raw, adata)

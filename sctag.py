@@ -139,7 +139,11 @@ def cluster(
         with console.status("preparing the data", quiet=quiet):
             prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
-        overview.check_types(settings, adata.var)
+        if settings.markers is not None:
+            from annotation import cell_types
+
+            with_counts = prepared.raw.var_names.to_numpy().astype(int)
+            cell_types.check(adata.var.iloc[with_counts], settings.markers)
         number = pipeline.request_number(prepared, None, settings)
         fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
         metrics = pipeline.metrics_of(fitted, prepared, None)

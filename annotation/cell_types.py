@@ -44,7 +44,7 @@ GENE_TITLES = (  # the second where there is none of the first
 
 
 def read_sets(path: Path | str) -> dict[str, list[str]]:
-    """Return the marker genes of each cell type, in the order of a file; the log says how many.
+    """Return the marker genes of each cell type, in the order of a file.
 
     A .gmt has a type a row: its name, a description, and its genes, separated by tabs. In a table,
     .csv, .tsv or .txt, the first column is the cell type and all others are genes, so that a row
@@ -64,7 +64,7 @@ def read_sets(path: Path | str) -> dict[str, list[str]]:
     """
     path = Path(path)
     name = path.name.lower().removesuffix(".gz")
-    if not name.endswith(SUFFIXES):
+    if not name.endswith(SUFFIXES) and path.exists():
         raise InputError(
             f"{path}: a list of marker genes is a table of text ({', '.join(SUFFIXES)}): {ADVICE}"
         )
@@ -80,8 +80,6 @@ def read_sets(path: Path | str) -> dict[str, list[str]]:
         sets.setdefault(cell_type, {}).update(dict.fromkeys(names))
     if not sets:
         raise InputError(f"{path}: names no cell type: {ADVICE}")
-    n_genes = len({gene for names in sets.values() for gene in names})
-    log.info("types     %d cell types with %d marker genes, from %s", len(sets), n_genes, path)
     return {cell_type: list(names) for cell_type, names in sets.items()}
 
 
@@ -208,28 +206,51 @@ def _ranked(scores: dict[str, float], counted: dict[str, str]) -> dict[str, obje
     }
 
 
-def check(var: pd.DataFrame, sets: dict[str, list[str]]) -> None:
-    """Raise InputError if none of the marker genes is among the genes that var annotates."""
-    _positions(var, sets)
+def check(var: pd.DataFrame, path: Path | str) -> None:
+    """Log what a list of marker genes has, and the types without a gene in the data.
+
+    Parameters
+    ----------
+    var
+        Annotation of the genes of the data.
+    path
+        The list, as `read_sets` reads it.
+
+    Raises
+    ------
+    InputError
+        If none of its genes is among those of the data, or if most of its cell types are genes.
+    """
+    sets = read_sets(path)
+    n_genes = len({gene for names in sets.values() for gene in names})
+    log.info("types     %d cell types with %d marker genes, from %s", len(sets), n_genes, path)
+    lookup = genes.Positions(var)
+    # Types may be called by their genes, as Sst and Vip neurons are: such a gene is in the set.
+    misplaced = [name for name in sets if lookup.of(name) is not None and name not in sets[name]]
+    if len(misplaced) > len(sets) / 2:
+        raise InputError(
+            f"{path}: most of its cell types are genes ({listed(misplaced)}), as if its rows or "
+            f"columns were turned: {ADVICE}"
+        )
+    absent = sets.keys() - _positions(var, sets).keys()
+    if absent:
+        log.warning("warning: cell types without a gene in the data: %s", listed(absent))
 
 
 def _positions(var: pd.DataFrame, sets: dict[str, list[str]]) -> dict[str, list[int]]:
-    """Return where the genes of each type stand; the log names the types of which there is none."""
+    """Return where the genes of each type stand, of the types with any; InputError if none has."""
     lookup = genes.Positions(var)
     positions = {
         name: sorted({place for gene in of_type if (place := lookup.of(gene)) is not None})
         for name, of_type in sets.items()
     }
-    absent = [name for name, places in positions.items() if not places]
-    if len(absent) == len(sets):
+    if not any(positions.values()):
         asked = [gene for of_type in sets.values() for gene in of_type]
         raise InputError(
             f"none of the {len(set(asked))} marker genes is among the data's genes: the list has "
             f"{', '.join(asked[:3])}, the data have {', '.join(map(str, var.index[:3]))}: give "
             "the genes of the list as the data name them"
         )
-    if absent:
-        log.warning("warning: cell types without a gene in the data: %s", listed(absent))
     return {name: places for name, places in positions.items() if places}
 
 

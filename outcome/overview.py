@@ -16,7 +16,6 @@ import numpy as np
 import console
 from outcome import annotated
 from report import Content
-from utils import InputError
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -71,20 +70,6 @@ def add(adata: ad.AnnData, settings: Settings) -> None:
     for sentence in warnings:
         log.warning("warning: %s", sentence)
     adata.uns["sctag"] = dict(adata.uns["sctag"]) | {"warnings": json.dumps(warnings)}
-
-
-def check_types(settings: Settings, genes: pd.DataFrame) -> None:
-    """Raise InputError if a list of marker genes is of no use, before anything is trained.
-
-    `genes` is the annotation of all genes with counts.
-    """
-    if settings.markers is None:
-        return
-    from annotation import cell_types
-
-    if settings.no_report:
-        raise InputError("--markers is for the report, which --no_report leaves out: drop one")
-    cell_types.check(genes, cell_types.read_sets(settings.markers))
 
 
 def clustered(adata: ad.AnnData) -> tuple[np.ndarray, ad.AnnData]:

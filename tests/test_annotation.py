@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+from contextlib import nullcontext
 
 import anndata as ad
 import numpy as np
@@ -237,11 +238,10 @@ PAIRS += [("T cell", "IL7R"), ("T cell", "CD3D")]
         ("list.gmt", "T cell\tCL:84\tCD3D\tCD3E\tIL7R\nB cell\t\tCD79A\tMS4A1\n"),
     ],
 )  # fmt: skip
-def test_a_list_is_read_in_every_form(name, text, tmp_path, logged):
+def test_a_list_is_read_in_every_form(name, text, tmp_path):
     path = tmp_path / name
     path.write_text(text)
     assert cell_types.read_sets(path) == SETS
-    assert "types     2 cell types with 5 marker genes" in logged()
     packed = tmp_path / f"{name}.gz"
     packed.write_bytes(gzip.compress(text.encode()))
     assert cell_types.read_sets(packed) == SETS
@@ -275,9 +275,27 @@ def test_a_list_that_cannot_be_used_is_refused(name, content, sentence, tmp_path
     assert str(path) in str(refused.value)
 
 
-def test_a_list_that_is_not_there_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["none.csv", "none.xlsx", "none"])
+def test_a_list_that_is_not_there_is_refused(name, tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        cell_types.read_sets(tmp_path / "none.csv")
+        cell_types.read_sets(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "turned"),
+    [
+        ("T,B\nCD3D,CD79A\nIL7R,MS4A1\n", True),  # a column for each type
+        ("CD3D,T\nCD79A,B\nMS4A1,CD3D\n", True),
+        ("CD3D,CD3D IL7R\nMS4A1,MS4A1\n", False),  # types that are called by a gene of theirs
+        ("CD3D,IL7R\nB,MS4A1 CD79A\n", False),
+    ],
+)
+def test_a_list_whose_types_are_genes_is_refused(text, turned, tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    var = pd.DataFrame(index=["CD3D", "CD79A", "IL7R", "MS4A1"])
+    with pytest.raises(InputError, match="are genes") if turned else nullcontext():
+        cell_types.check(var, path)
 
 
 # --- The types it suggests ------------------------------------------------------------------------
@@ -330,7 +348,7 @@ def test_two_types_in_one_cluster_and_a_cluster_of_none_are_unclear(logs, groups
     assert one["suggestion"].tolist() == ["unclear"]
 
 
-def test_genes_are_matched_in_any_case_and_by_symbol(logs, groups, logged):
+def test_genes_are_matched_in_any_case_and_by_symbol(logs, groups, logged, tmp_path):
     expected = cell_types.suggest(logs, groups, {"zero": ["0", "1"], "one": ["6"]})
     logs.var_names = [f"{gene}.2" for gene in IDS]
     logs.var["gene_symbols"] = [f"Gene{i}" for i in range(20)]
@@ -340,6 +358,10 @@ def test_genes_are_matched_in_any_case_and_by_symbol(logs, groups, logged):
         assert table[column].tolist() == expected[column].tolist()
     assert table["best_genes"].tolist()[:2] == ["2 of 3", "1 of 2"]
     assert "score of x" not in table
+    path = tmp_path / "list.csv"
+    path.write_text("".join(f"{name},{gene}\n" for name in sets for gene in sets[name]))
+    cell_types.check(logs.var, path)
+    assert "types     3 cell types with 5 marker genes, from" in logged()
     assert "warning: cell types without a gene in the data: x" in logged()
 
 

@@ -170,9 +170,18 @@ def test_a_list_of_other_genes_is_refused(refused, simulated, tmp_path):
     assert "none of the 2 marker genes" in message
 
 
-def test_types_without_a_report_are_refused(refused, simulated, types):
-    message = refused("--data", simulated.path, *WITHOUT, "--markers", types)
-    assert "--markers is for the report, which --no_report leaves out" in message
+@pytest.mark.parametrize(
+    ("flags", "name", "words"),
+    [
+        (WITHOUT, "types.csv", "--markers is for the report, which --no_report leaves out"),
+        (TINY, "none.csv", "none.csv: cannot be read (No such file or directory)"),
+    ],
+)
+def test_types_that_cannot_be_suggested_are_refused_before_the_data_are_read(
+    flags, name, words, refused, types
+):
+    message = refused("--data", "no.h5ad", *flags, "--markers", types.with_name(name))
+    assert words in message
 
 
 def test_notes_are_json(in_notebook):
