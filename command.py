@@ -250,14 +250,20 @@ def settle_environment() -> None:
     """Set what libraries read from the environment when they are first imported.
 
     Figures are files, whatever backend a notebook or a desktop has left in MPLBACKEND. numba, with
-    which pynndescent and scanpy are compiled, needs a folder that it can write to.
+    which pynndescent and scanpy are compiled, and matplotlib need folders that they can write to.
     """
     os.environ["MPLBACKEND"] = "Agg"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    if "NUMBA_CACHE_DIR" not in os.environ and not utils.is_writable(cache):
-        os.environ["NUMBA_CACHE_DIR"] = str(
-            Path(tempfile.gettempdir(), f"sctag-numba-{os.getuid()}")
-        )
+    home = os.path.expanduser("~")  # it stays so for a user without any, as in some containers
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config")
+    for variable, name, folders in (
+        ("NUMBA_CACHE_DIR", "numba", (cache,)),
+        ("MPLCONFIGDIR", "matplotlib", (config / "matplotlib", cache / "matplotlib")),
+    ):
+        usable = all(path.is_absolute() and utils.is_writable(path) for path in folders)
+        if variable not in os.environ and not usable:
+            folder = Path(tempfile.gettempdir(), f"sctag-{name}-{os.getuid()}")
+            os.environ[variable] = str(folder)
 
 
 def run_command(

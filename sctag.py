@@ -229,8 +229,11 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
     import tensors
     from new_cells import preparing
 
-    counts, where = _with_genes(adata, layer)
-    prepared = preparing.prepare_like(counts, reference, settings, seed=settings.seed, where=where)
+    with _in_words_of_python():
+        counts, where = _with_genes(adata, layer)
+        prepared = preparing.prepare_like(
+            counts, reference, settings, seed=settings.seed, where=where
+        )
     with utils.tensorflow_session():
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
@@ -271,7 +274,7 @@ def predict(
         A ValueError: if the folder holds no run, or the data cannot be used.
     """
     folder = _folder_of(run_dir, "predict")
-    with console.in_notebook(quiet=quiet):
+    with _in_words_of_python(), console.in_notebook(quiet=quiet):
         settings = prediction.settings_of(folder)
         counts, where = _with_genes(adata, layer)
         predicted = prediction.predict(counts, folder, settings, where=where)

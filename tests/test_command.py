@@ -74,18 +74,21 @@ def test_figures_are_files_whatever_a_notebook_left_in_the_environment(monkeypat
     assert os.environ["MPLBACKEND"] == "Agg"
 
 
-def test_numba_gets_a_folder_that_can_be_written(monkeypatch, tmp_path):
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+@pytest.mark.parametrize("variable", ["NUMBA_CACHE_DIR", "MPLCONFIGDIR"])
+def test_libraries_get_a_folder_that_can_be_written(variable, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path / "new")})
     command.settle_environment()
-    assert "NUMBA_CACHE_DIR" not in os.environ
+    assert variable not in os.environ
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    for home in (str(tmp_path / "file" / "home"), "~"):  # the second is of a user without any
+        monkeypatch.setattr(os, "environ", {"HOME": home})
+        command.settle_environment()
+        folder = Path(os.environ[variable])
+        folder.mkdir(parents=True, exist_ok=True)
+        assert os.access(folder, os.W_OK)
+    monkeypatch.setattr(os, "environ", {"HOME": home, variable: "mine"})
     command.settle_environment()
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    folder.mkdir(parents=True, exist_ok=True)
-    assert os.access(folder, os.W_OK)
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert os.environ[variable] == "mine"
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,13 @@ def test_what_is_no_anndata_is_told_so(by_command, adata):
         sctag.embed(adata, by_command.out)
 
 
+@pytest.mark.parametrize("function", [sctag.embed, sctag.predict])
+def test_a_finished_run_refuses_in_words_of_python_too(function, by_command, adata):
+    with pytest.raises(InputError, match="name it with layer") as refused:
+        function(by_command.out, ad.AnnData(adata.X.log1p(), var=adata.var))
+    assert "--" not in str(refused.value)
+
+
 def test_embed_gives_the_runs_own_embedding(adata, by_command):
     before = adata.copy()
     z = sctag.embed(by_command.out, adata)
