@@ -58,8 +58,15 @@ class Data(NamedTuple):
     source: dict[str, Any]
 
 
-def read(settings: Settings) -> Data:
+def read(settings: Settings, *, raw: bool = False) -> Data:
     """Return the data of one or several files without the cells left out; log what they are.
+
+    Parameters
+    ----------
+    settings
+        Which files, what of them, and which cells.
+    raw
+        Whether the raw of a file comes along, for a result that has none of its own.
 
     Raises
     ------
@@ -80,6 +87,7 @@ def read(settings: Settings) -> Data:
         transpose=settings.transpose,
         gene_key=settings.gene_key,
         whole=not settings.no_h5ad,
+        raw=raw,
     )
     needed = settings.n_clusters == "labels"
     cell_types = true_labels.of(adata, settings, table, needed=needed, where=where)

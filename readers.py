@@ -83,6 +83,7 @@ def read(
     transpose: bool | None = None,
     gene_key: str | None = None,
     whole: bool = False,
+    raw: bool = False,
 ) -> anndata.AnnData:
     """Read the counts, the names and the annotation of a file, or of a folder of files.
 
@@ -106,6 +107,8 @@ def read(
         Whether everything else that the file holds of these cells and genes comes along: layers,
         obsm, varm, obsp, varp and uns, with X as layers["X_before"] where the counts are in another
         place. What cannot be read is left out, and named by the log.
+    raw
+        Whether, with `whole`, the raw of the file comes along too, unless it holds the counts.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def read(
         meaning for it.
     """
     path = Path(path)
-    choices = Choices(layer, genome, transpose, whole or None)
+    choices = Choices(layer, genome, transpose, whole or None, raw or None)
     hdf5.register_filters()
     with warnings.catch_warnings():
         # anndata warns of old encodings and of repeated names, both of which are dealt with here
@@ -215,7 +218,7 @@ def _format_of(path: Path, choices: Choices) -> Format:
     if form is None:
         raise _unknown_format(path)
     for name, value in choices._asdict().items():
-        if name != "whole" and value is not None and name not in form.uses:
+        if name not in ("whole", "raw") and value is not None and name not in form.uses:
             flags = {True: f"--{name}", False: f"--no-{name}"}
             flag = flags.get(value, f"--{name} {value}")
             others = ", ".join(other.name for other in FORMATS if name in other.uses)

@@ -66,7 +66,7 @@ def read(path: str | Path, **choices: Any) -> ad.AnnData:
     """
     import readers
 
-    return readers.read(path, **choices, whole=True)
+    return readers.read(path, **choices, whole=True, raw=True)
 
 
 def cluster(

@@ -113,7 +113,9 @@ def read_group(group: Any, where: str, choices: Choices) -> Parts:
             f"{where}: the shape of {place.key}, {matrix.shape}, disagrees with {len(obs)} cells "
             f"in obs and {len(var)} genes in {place.var}: write the file again"
         )
-    more = read_rest(group, place.key, matrix, var) if choices.whole else ({}, {})
+    if not choices.whole:
+        return Parts(matrix, obs, var, notes)
+    more = read_rest(group, place.key, matrix, var, raw=bool(choices.raw))
     return Parts(matrix, obs, var, notes, *more)
 
 

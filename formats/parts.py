@@ -41,12 +41,15 @@ class Choices(NamedTuple):
         Whether the rows of the file are genes.
     whole
         Whether all is read that the file holds of the cells; None for what a run needs.
+    raw
+        Whether that includes `raw`, for a result that has none of its own.
     """
 
     layer: str | None = None
     genome: str | None = None
     transpose: bool | None = None
     whole: bool | None = None
+    raw: bool | None = None
 
 
 class Parts(NamedTuple):
@@ -63,8 +66,8 @@ class Parts(NamedTuple):
         Sentences on what was decided in reading, for the log.
     rest
         What else the file holds of these cells and genes, for a result that keeps everything: by
-        the names of the parts of an AnnData ("layers", "obsm", "varm", "obsp", "varp", "uns"), the
-        values by their keys.
+        the names of the parts of an AnnData ("layers", "obsm", "varm", "obsp", "varp", "uns", and
+        "raw"), the values by their keys.
     left_out
         What of that cannot be read or kept, as "obsm/X_new", and why.
     """

@@ -19,7 +19,7 @@ AXES = {"layers": (0, 1), "obsm": (0,), "varm": (1,), "obsp": (0, 0), "varp": (1
 
 
 def read_rest(
-    group: Any, counts_key: str, matrix: Any, var: pd.DataFrame
+    group: Any, counts_key: str, matrix: Any, var: pd.DataFrame, *, raw: bool
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the parts of a group of AnnData that `Parts.rest` describes, and what was left out.
 
@@ -35,6 +35,8 @@ def read_rest(
     var
         Annotation of the genes of the counts. What is of X's genes is left out where they are not
         these.
+    raw
+        Whether `raw` comes along, with its own genes, where the counts are not its own.
     """
     reader = _Reader(matrix.shape)
     if counts_key != "X" and "X" in group:
@@ -50,7 +52,10 @@ def read_rest(
     for key in group.get("uns", ()):
         reader.take("uns", key, group["uns"], key)
     if not counts_key.startswith("raw") and any(key.startswith("raw") for key in group):
-        reader.left_out["raw"] = "the result's own has the logarithms of all genes"
+        if raw:
+            reader.take_raw(group)
+        else:
+            reader.left_out["raw"] = "the result's own has the logarithms of all genes"
     return reader.rest, reader.left_out
 
 
@@ -84,6 +89,20 @@ class _Reader:
     ) -> None:
         name = "X" if key == X_BEFORE else f"{part}/{key}"
         self.left_out[name] = reason
+
+    def take_raw(self, group: Any) -> None:
+        """Read raw whole: its matrix, its genes and their arrays; or note why not."""
+        try:
+            keys = [key for key in ("X", "var", "varm") if key in group["raw"]]
+            value = {key: hdf5.element(group["raw"], key) for key in keys}
+        except (hdf5.Unreadable, *hdf5.REFUSALS) as error:
+            self.left_out["raw"] = hdf5.reason(error)
+            return
+        shape = (self.shape[0], len(value.get("var", ())))
+        if getattr(value.get("X"), "shape", None) == shape:
+            self.rest["raw"] = value
+        else:
+            self.left_out["raw"] = "its shape is not that of the data"
 
     def take(self, part: str, key: str, parent: Any, name: str) -> None:
         """Read one element into a part under a key, or note why not."""

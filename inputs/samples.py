@@ -123,6 +123,7 @@ def read(paths: Sequence[Path], **choices: Any) -> anndata.AnnData:
         if len(paths) > 1:
             for key in [*adata.obsm]:
                 del adata.obsm[key]
+            adata.raw = None
             log.info("sample    %s: %d cells, %d genes, from %s", name, *adata.shape, path)
     return parts[0] if len(parts) == 1 else joined(dict(zip(names, parts, strict=True)))
 

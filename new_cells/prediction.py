@@ -231,7 +231,7 @@ def run(folder: Path, given: Settings) -> str:
         raise InputError(f"--out {out_dir} is the folder of the run itself: choose another one")
     with results.staged(out_dir, overwrite=given.overwrite) as staging:
         with stopwatch("read"):
-            adata, cell_types, where, source = pipeline.read(given)
+            adata, cell_types, where, source = pipeline.read(given, raw=True)
         with stopwatch("predict"):
             settings = dataclasses.replace(trained, gpu_option=given.gpu_option)
             prediction = predict(adata, folder, settings, where=where)

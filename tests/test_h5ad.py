@@ -269,6 +269,21 @@ def test_x_is_kept_as_a_layer_where_the_counts_are_in_another(path):
     np.testing.assert_allclose(dense(whole.layers["X_before"]), dense(adata.X))
 
 
+def test_raw_comes_along_where_the_result_has_none_of_its_own(path, lines):
+    adata = everything()
+    adata.raw = adata.copy()
+    part = adata[:, :2].copy()
+    part.write_h5ad(path)
+    assert readers.read(path, whole=True).raw is None
+    assert "raw (the result's own has the logarithms" in "".join(lines())
+    whole = readers.read(path, whole=True, raw=True)
+    assert whole.shape == part.shape
+    np.testing.assert_array_equal(dense(whole.raw.X), dense(adata.X))
+    assert whole.raw.var_names.tolist() == adata.var_names.tolist()
+    assert set(whole.raw.varm) == set(adata.varm)
+    assert readers.read(path, layer="raw", whole=True, raw=True).raw is None  # it is X
+
+
 def test_what_is_of_other_genes_than_the_counts_is_left_out_and_named(path, lines):
     adata = everything()
     adata.raw = adata.copy()
