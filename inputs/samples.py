@@ -161,6 +161,8 @@ def joined(samples: dict[str, anndata.AnnData]) -> anndata.AnnData:
     for name, adata in samples.items():
         left_out |= dict.fromkeys(columns - {*adata.obs}, f"{name} has none")
         left_out |= adata.obs.attrs.get("left_out", {})
+    layers = [{*adata.layers} for adata in samples.values()]
+    lost = set.union(*layers) - set.intersection(*layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of repeated names, which are dealt with below
         adata = anndata.concat(samples, join="inner", label=SAMPLE, merge="same")
@@ -171,6 +173,8 @@ def joined(samples: dict[str, anndata.AnnData]) -> anndata.AnnData:
     adata.obs.attrs["left_out"] = left_out
     if left_out:
         log.info("joined    columns of obs that are not in all samples: %s", listed(left_out))
+    if lost:
+        log.info("joined    layers that are not in all samples, and left out: %s", listed(lost))
     return adata
 
 

@@ -134,8 +134,11 @@ def test_joined_cells_are_those_of_the_files_gene_by_gene(lines):
     for part in parts.values():
         part.var["ids"] = "of " + part.var_names
         part.var["of_file"] = np.arange(part.n_vars)
+        part.layers["double"] = part.X * 2
+    parts["b"].layers["spliced"] = parts["b"].X
     before = {name: part.copy() for name, part in parts.items()}
     joined = samples.joined(parts)
+    assert [*joined.layers] == ["double"]
     assert joined.var_names.tolist() == ["g1", "g2", "g4"]
     assert joined.obs_names.tolist() == ["c1", "c2-a", "c3", "c4", "c2-b", "c2-c", "c6"]
     assert joined.obs["cell_name"].tolist() == ["c1", "c2", "c3", "c4", "c2", "c2", "c6"]
@@ -143,6 +146,7 @@ def test_joined_cells_are_those_of_the_files_gene_by_gene(lines):
     assert joined.obs["day"].tolist() == [*"12345xy"]  # of two types, so text
     assert joined.var["ids"].tolist() == ["of g1", "of g2", "of g4"]
     assert "of_file" not in joined.var
+    assert (joined.layers["double"] != joined.X * 2).nnz == 0
     assert joined.obs.attrs["left_out"].keys() == {"only"}
     for i, cell in enumerate(joined.obs["cell_name"]):
         part = before[joined.obs["sample"].iloc[i]]
@@ -154,6 +158,7 @@ def test_joined_cells_are_those_of_the_files_gene_by_gene(lines):
         "0 of c)",
         "joined    3 cells have the sample's name behind their own",
         "joined    columns of obs that are not in all samples: only",
+        "joined    layers that are not in all samples, and left out: spliced",
     ]
 
 
