@@ -28,7 +28,10 @@ def test_knn_graph_against_all_distances(symmetric):
     np.testing.assert_array_equal(graph.toarray(), expected)
 
 
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    "exact",
+    [True, pytest.param(False, marks=pytest.mark.slow)],  # pynndescent takes long to compile
+)
 def test_knn_graph_of_identical_cells_keeps_each_cell_in_its_own_row(exact):
     graph = knn_graph(np.zeros((8, 2)), k=3, exact=exact).toarray()
     np.testing.assert_array_equal(graph.diagonal(), 1)
