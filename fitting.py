@@ -46,6 +46,15 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
     return network, device
 
 
+def training_data(adata: ad.AnnData, network: Any, device: utils.Device, settings: Settings) -> Any:
+    """Return the `tensors.TrainingData` of prepared data for a network of `start_network`."""
+    import tensors
+
+    return tensors.training_data(
+        adata, settings, settings, dtype=network.product_dtype, block_bytes=device.block_bytes
+    )
+
+
 def check(settings: Settings) -> None:
     """Raise InputError, before anything is read, if the settings of the network cannot be used.
 
@@ -87,13 +96,7 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
         import views
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
-            data = tensors.training_data(
-                adata,
-                settings,
-                settings,
-                dtype=network.product_dtype,
-                block_bytes=device.block_bytes,
-            )
+            data = training_data(adata, network, device, settings)
             phase = training.phases(settings)[0]
             pretraining = training.Pretraining(
                 network, data, settings, phase, quiet=quiet, watch=watch

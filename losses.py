@@ -69,6 +69,11 @@ def _sigmoid_square_sum(
     return total, blocks.join(d_left), tf.transpose(d_right)
 
 
+def _logits_of(left: tf.Tensor, right: tf.Tensor, rows: tf.Tensor, cols: tf.Tensor) -> tf.Tensor:
+    """Return the logits s = left @ right^T of single pairs of cells, shape (pairs,)."""
+    return tf.reduce_sum(tf.gather(left, rows) * tf.gather(right, cols), axis=1)
+
+
 def adjacency_mse(
     left: tf.Tensor, right: tf.Tensor, edges: Edges, *, block_bytes: int = CACHE_BYTES
 ) -> tf.Tensor:
@@ -94,7 +99,7 @@ def adjacency_mse(
         total, d_left, d_right = _sigmoid_square_sum(left, right, block_bytes)
         return total, lambda upstream: (upstream * d_left, upstream * d_right)
 
-    of_edges = tf.reduce_sum(tf.gather(left, edges.rows) * tf.gather(right, edges.cols), axis=1)
+    of_edges = _logits_of(left, right, edges.rows, edges.cols)
     n_cells, n_edges = left.shape[0], edges.rows.shape[0]
     total = square_sum(left, right) - 2.0 * tf.reduce_sum(tf.sigmoid(of_edges)) + float(n_edges)
     return total / float(n_cells) ** 2
@@ -122,9 +127,8 @@ def edge_cross_entropy(
     others
         For each edge a random cell that stands in its second cell's place, shape (E,), int32.
     """
-    rows = tf.gather(left, edges.rows)
-    near = tf.reduce_sum(rows * tf.gather(right, edges.cols), axis=1)
-    far = tf.reduce_sum(rows * tf.gather(right, others), axis=1)
+    near = _logits_of(left, right, edges.rows, edges.cols)
+    far = _logits_of(left, right, edges.rows, others)
     entropy = tf.nn.sigmoid_cross_entropy_with_logits
     of_edges = tf.reduce_mean(entropy(labels=targets, logits=near))
     return 0.5 * (of_edges + tf.reduce_mean(entropy(labels=tf.zeros_like(far), logits=far)))

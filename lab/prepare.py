@@ -126,18 +126,11 @@ def cache_networks(
     import fitting
 
     network, device = fitting.start_network(settings, adata)
-    import tensors
     import training
     import utils
 
     with utils.tensorflow_session():
-        data = tensors.training_data(
-            adata,
-            settings,
-            settings,
-            dtype=network.product_dtype,
-            block_bytes=device.block_bytes,
-        )
+        data = fitting.training_data(adata, network, device, settings)
         phase = training.phases(settings)[0]
         pretraining = training.Pretraining(network, data, settings, phase, quiet=True)
         for seed, file in missing.items():

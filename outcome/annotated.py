@@ -159,18 +159,14 @@ def annotate_new(target: ad.AnnData, prediction: Prediction, notes: dict[str, An
     as KEY_before, unless an earlier prediction has left it. Cells without counts have no cluster,
     NaN in arrays, and are not marked.
     """
-    import pandas as pd
-
     _keep_own(target, NEW_COLUMNS, NEW_KEYS, left_by=PREDICTED_BY)
     cells = prediction.cells
 
     def at_cells(values: np.ndarray) -> np.ndarray:
         return spread(values, cells, target.n_obs)
 
-    codes = np.full(target.n_obs, -1)
-    codes[cells] = prediction.labels
     groups = [str(group) for group in range(prediction.q.shape[1])]
-    target.obs["sctag"] = pd.Categorical.from_codes(codes, groups)
+    target.obs["sctag"] = _clusters_at(prediction.labels, groups, cells, target.n_obs)
     target.obs["sctag_probability"] = at_cells(prediction.q.max(axis=1))
     target.obs["sctag_novelty"] = at_cells(prediction.novelty)
     target.obs["sctag_unlike"] = np.isin(np.arange(target.n_obs), cells[prediction.unlike])
@@ -248,9 +244,16 @@ def _at(column: Any, positions: np.ndarray, length: int) -> Any:
 
     if not isinstance(column.dtype, pd.CategoricalDtype):
         return spread(column.to_numpy(), positions, length)
-    codes = np.full(length, -1)
-    codes[positions] = column.cat.codes
-    return pd.Categorical.from_codes(codes, column.cat.categories)
+    return _clusters_at(column.cat.codes, column.cat.categories, positions, length)
+
+
+def _clusters_at(codes: Any, groups: Any, positions: np.ndarray, length: int) -> Any:
+    """Return a categorical of codes and groups at their cells' positions, missing elsewhere."""
+    import pandas as pd
+
+    whole = np.full(length, -1)
+    whole[positions] = codes
+    return pd.Categorical.from_codes(whole, groups)
 
 
 def _moved(matrix: Any, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:
