@@ -160,13 +160,14 @@ class Objective:
         choices=("return", "stop"),
     )
     graph_loss: str = _model(
-        "mse",
+        "jaccard",
         "what the graph decoder is trained by: the mean squared error over all pairs of cells, as "
         "published, or how well it tells neighbours, by the share of neighbours that they have in "
         "common, from random pairs",
+        official="mse",
         choices=("mse", "jaccard"),
     )
-    w_adj: float = _training(0.3, "weight of the graph's reconstruction loss", low=0)
+    w_adj: float = _training(0.1, "weight of the graph's reconstruction loss", official=0.3, low=0)
     w_zinb: float = _training(
         1.0, "weight of the ZINB loss, or of the squared error in its place", low=0
     )

@@ -56,6 +56,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
     },
     "losses": {
         "sctag w_adj=0": "without the graph's reconstruction",
+        "sctag graph_loss=mse w_adj=0.3": "the graph's squared error over all pairs, as published",
         "sctag maxiter=0": "without the KL phase: the initial clusters",
         "sctag kl=qp": "KL(q || p), as published",
         "sctag w_kl=10": "a KL loss of weight 10 in place of 1.5",
