@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
@@ -291,13 +292,14 @@ def run_command(
 
     Returns
     -------
-    The exit status: 0, that of a CommandError, 1 (the system refused, the disk is full, say) or 130
-    (interrupted).
+    The exit status: 0, that of a CommandError, 1 (the system refused, the disk is full, say), or
+    128 and the number of the signal that has stopped it: 130 (Ctrl-C), 143 (SIGTERM), 138
+    (SIGUSR1). The note of an exception that stops it says what is there, where it has one.
     """
     console.steady_streams()
     settle_environment()
     status, line = 1, ""
-    with console.opened(quiet=quiet):
+    with console.opened(quiet=quiet), utils.stopped_by_signals():
         try:
             if log_file is not None:
                 import results
@@ -309,8 +311,11 @@ def run_command(
             status, line = error.status, f"{program}: error: {error}"
         except OSError as error:
             status, line = 1, f"{program}: error: {error}; {left}"
-        except KeyboardInterrupt:
-            status, line = 130, f"{program}: interrupted; {left}"
+        except KeyboardInterrupt as stop:
+            number = stop.number if isinstance(stop, utils.Stopped) else signal.SIGINT
+            word = f"stopped by {stop}" if isinstance(stop, utils.Stopped) else "interrupted"
+            left = "; ".join(getattr(stop, "__notes__", [left]))
+            status, line = 128 + number, f"{program}: {word}; {left}"
         log.log(logging.ERROR if status else console.LAST_LINE, "%s", line)
     console.flush_streams()
     return status

@@ -28,6 +28,14 @@ History = list[dict[str, Any]]  # one row of losses an epoch, with the phase and
 Watch = Callable[[History], None]  # gets the rows of the epochs since the last look
 
 
+class NotFiniteError(TrainingError):
+    """A loss or a weight is not finite at an epoch of a phase."""
+
+    def __init__(self, phase: str, epoch: int, what: str) -> None:
+        super().__init__(f"{what} at epoch {epoch} of {phase}")
+        self.phase, self.epoch = phase, epoch
+
+
 class PhaseLog:
     """The live line, log lines and history of one phase while it runs.
 
@@ -55,7 +63,7 @@ class PhaseLog:
         return epoch % CHECK_EVERY == 0 or epoch % self.every == 0 or epoch in (1, self.epochs)
 
     def take(self, pending: list[StepLosses]) -> None:
-        """Add the losses of the last epochs to the history; TrainingError if not finite."""
+        """Add the losses of the last epochs to the history; NotFiniteError if one is not finite."""
         rows: History = []
         for epoch, losses_of_step in enumerate(pending, len(self.history) + 1):
             values = {name: float(value) for name, value in losses_of_step._asdict().items()}
@@ -65,13 +73,15 @@ class PhaseLog:
             self.watch(rows)
         for row in rows:
             if not np.isfinite(row["total"]):
-                raise TrainingError(
-                    f"the loss is {row['total']} at epoch {row['epoch']} of {self.name}: "
-                    "try a lower learning rate"
-                )
+                raise NotFiniteError(self.name, row["epoch"], f"the loss is {row['total']}")
         shown = {name: f"{rows[-1][name]:.4f}" for name in ("zinb", "adj", "kl")}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(rows))
+
+    def go_back(self, history: History) -> None:
+        """Begin again after the epochs of a history that was kept."""
+        self.history = list(history)
+        self.bar.update(len(history) - self.bar.n)
 
     def report(self, epoch: int, reason: str | None) -> None:
         """Log the losses if a line is due, and why the phase stops if there is a reason."""
@@ -88,23 +98,42 @@ def run_epochs(
     phase_log: PhaseLog,
     one_epoch: Callable[[int], StepLosses],
     reason_to_stop: Callable[[History], str | None],
+    look: Callable[[int], None],
 ) -> History:
-    """Run a phase epoch by epoch and return its history; TrainingError if a loss is not finite.
+    """Run a phase epoch by epoch, after those that its history has, and return its history.
 
-    `reason_to_stop` reads the history now and then and returns why the phase may stop, or None.
+    Parameters
+    ----------
+    phase_log
+        Gets the losses.
+    one_epoch
+        Takes the step of an epoch and returns its losses.
+    reason_to_stop
+        Reads the history at each look at the losses; returns why the phase may stop, or None.
+    look
+        Is called with the epoch at each look at the losses that finds them finite.
+
+    Raises
+    ------
+    NotFiniteError
+        If a loss is not finite.
     """
     pending: list[StepLosses] = []
+    done = len(phase_log.history)
     with phase_log.bar:
-        for epoch in range(1, phase_log.epochs + 1):
+        # A phase that goes on may have been about to stop.
+        reason = reason_to_stop(phase_log.history) if done < phase_log.epochs else None
+        for epoch in range(done + 1, phase_log.epochs + 1):
+            if reason:
+                break
             pending.append(one_epoch(epoch))
             if not phase_log.is_due(epoch):
                 continue
             phase_log.take(pending)
             pending.clear()
+            look(epoch)
             reason = reason_to_stop(phase_log.history) if epoch < phase_log.epochs else None
             phase_log.report(epoch, reason)
-            if reason:
-                break
     return phase_log.history
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import batches
 import console
 import utils
+from checkpoints import Beginning
+from keeper import Keeper
 from results import Fitted, Trained
 from settings import Settings
 from utils import InputError, Stopwatch
@@ -81,11 +83,27 @@ def check(settings: Settings) -> None:
         cell_types.read_sets(settings.markers)
 
 
-def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
+def fit(
+    adata: ad.AnnData,
+    number: Number,
+    settings: Settings,
+    stopwatch: Stopwatch,
+    *,
+    keeper: Keeper | None = None,
+) -> Fitted:
     """Cluster prepared data with scTAG: both training phases.
 
-    The settings are those that `check` accepts. Raises TrainingError if a loss is not finite.
+    The settings are those that `check` accepts. The keeper gets the state from time to time, and
+    knows that of an earlier run, with which this one goes on; None for neither.
+
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite, also at a tenth of the learning rate.
+    InputError
+        If the keeper's checkpoint is of another run.
     """
+    keeper = keeper or Keeper(None, minutes=0, resume=False)
     quiet = settings.quiet
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device = start_network(settings, adata)
@@ -93,50 +111,51 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
         import epochs
         import tensors
         import training
-        import views
+    keeper.open(adata, number, settings, device.name)
+    resumed = {"resumed": keeper.shown()} if keeper.snapshot else {}
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
             data = training_data(adata, network, device, settings)
-            phase = training.phases(settings)[0]
-            pretraining = training.Pretraining(
-                network, data, settings, phase, quiet=quiet, watch=watch
+        if keeper.beginning is None:
+            keeper.beginning = _beginning(
+                network, data, adata, number, settings, stopwatch, keeper=keeper, watch=watch
             )
-            history = pretraining.run(settings.seed)
-            z = training.embed(network, data)
-        with stopwatch("initial_clusters"):
-            if settings.cluster_on == "joint":
-                features = views.features(adata, metric=settings.neighbour_metric)
-                data = tensors.with_components(data, features, z)
-            points = tensors.join(z, data).numpy()
-            with console.status("finding the number of clusters", quiet=quiet):
-                number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
-            with console.status("placing the initial clusters", quiet=quiet):
-                initial, notes = initial_clusters(adata, z, points, number, settings)
+        start = keeper.beginning
+        data = _clustered_data(data, adata, start.z, settings)
         network.place_centers(
-            clustering.centers_of(points, initial), trainable=settings.train_centers
+            clustering.centers_of(tensors.join(start.z, data).numpy(), start.initial),
+            trainable=settings.train_centers,
         )
         with stopwatch("cluster"):
             clustered = training.cluster(
-                network, data, settings, settings, quiet=quiet, watch=watch
+                network,
+                data,
+                settings,
+                settings,
+                quiet=quiet,
+                watch=watch,
+                start=keeper.of_phase("cluster"),
+                keep=keeper.keep,
             )
         z = training.embed(network, data)
         expected = None
         if settings.denoised:
             expected = network.expected_counts(z, batches.one_hot(adata))
-    history += clustered.history
+    history = start.history + clustered.history
     # Without a clustering phase the initial clusters stay, of which the nearest centre may differ.
-    labels = clustered.labels if settings.maxiter else initial
+    labels = clustered.labels if settings.maxiter else start.initial
     return Fitted(
         labels=labels,
-        number=number,
-        metrics=notes
+        number=start.number,
+        metrics=start.notes
+        | resumed
         | {
             "epochs": dict(Counter(row["phase"] for row in history)),
             "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},
         },
         trained=Trained(
             network=network,
-            initial=initial,
+            initial=start.initial,
             z=z,
             points=tensors.join(z, data).numpy(),
             q=clustered.q,
@@ -144,6 +163,50 @@ def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwa
             expected=expected,
         ),
     )
+
+
+def _beginning(
+    network: Any,
+    data: Any,
+    adata: ad.AnnData,
+    number: Number,
+    settings: Settings,
+    stopwatch: Stopwatch,
+    *,
+    keeper: Keeper,
+    watch: Any,
+) -> Beginning:
+    """Pretrain the network, and return what the clustering phase begins from."""
+    import tensors
+    import training
+    import views
+
+    quiet = settings.quiet
+    with stopwatch("pretrain"):
+        phase = training.phases(settings)[0]
+        pretraining = training.Pretraining(network, data, settings, phase, quiet=quiet, watch=watch)
+        history = pretraining.run(
+            settings.seed, start=keeper.of_phase("pretrain"), keep=keeper.keep
+        )
+        z = training.embed(network, data)
+    with stopwatch("initial_clusters"):
+        points = tensors.join(z, _clustered_data(data, adata, z, settings)).numpy()
+        with console.status("finding the number of clusters", quiet=quiet):
+            number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
+        with console.status("placing the initial clusters", quiet=quiet):
+            initial, notes = initial_clusters(adata, z, points, number, settings)
+    return Beginning(z, initial, number, notes, history)
+
+
+def _clustered_data(data: Any, adata: ad.AnnData, z: np.ndarray, settings: Settings) -> Any:
+    """Return the tensors of a run with what is clustered beside z, by the settings."""
+    if settings.cluster_on != "joint":
+        return data
+    import tensors
+    import views
+
+    features = views.features(adata, metric=settings.neighbour_metric)
+    return tensors.with_components(data, features, z)
 
 
 def initial_clusters(

@@ -34,6 +34,7 @@ PREDICTED = "predicted.h5ad"  # of predict.py
 METRICS, SETTINGS = "metrics.json", "settings.json"
 MARKERS_FILE, TYPES_FILE = "markers.csv", "cell_types.csv"
 DENOISED = "denoised.h5ad"
+CHECKPOINTS = "checkpoints"  # folder of a run that goes on
 REPORT, FIGURES = "report.html", "report_figures"  # a page, and a folder
 ESTIMATE, CURVES = "n_clusters.json", "n_clusters.png"  # where the number was estimated
 NETWORK = ("model.json", "model.weights.h5")  # of `model.SCTAG.save`; that module is slow to import

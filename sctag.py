@@ -23,6 +23,7 @@ import numpy as np
 
 import console
 import fitting
+import keeper
 import pipeline
 import results
 import utils
@@ -77,6 +78,7 @@ def cluster(
     seed: int = 1,
     copy: bool = True,
     quiet: bool = True,
+    checkpoint_dir: str | Path | None = None,
     **flags: Any,
 ) -> ad.AnnData:
     """Cluster the cells of an AnnData with scTAG.
@@ -96,6 +98,9 @@ def cluster(
         copy it also stays as it is where an error or an interruption ends the call.
     quiet
         Whether only warnings are printed, instead of all that the command prints.
+    checkpoint_dir
+        Folder for checkpoints of the training, of which none stays when it ends well. A call that
+        is interrupted writes one; the same call with `resume=True` goes on from there.
     **flags
         Any other setting of the command, such as `highly_genes=1000` (`train.py --help`).
 
@@ -130,6 +135,8 @@ def cluster(
         from inputs import selection
 
         fitting.check(settings)
+        if settings.resume and checkpoint_dir is None:
+            raise InputError("resume goes on from a checkpoint: name its folder, checkpoint_dir")
         counts, where = _numbered(adata, settings.layer)
         if settings.batch_key is not None:
             counts.obs = adata.obs.set_axis(counts.obs_names)
@@ -145,7 +152,9 @@ def cluster(
             with_counts = prepared.raw.var_names.to_numpy().astype(int)
             cell_types.check(adata.var.iloc[with_counts], settings.markers)
         number = pipeline.request_number(prepared, None, settings)
-        fitted = fitting.fit(prepared, number, settings, utils.Stopwatch())
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        with keeper.keeping(folder, settings, anew="another folder") as kept:
+            fitted = fitting.fit(prepared, number, settings, utils.Stopwatch(), keeper=kept)
         metrics = pipeline.metrics_of(fitted, prepared, None)
         notes = {name: value for name, value in settings.to_json().items() if name not in OF_FILES}
         annotated.annotate(

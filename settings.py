@@ -40,6 +40,21 @@ class Run:
     overwrite: bool = _run(
         False, "replace results that are already there", switch=True, neutral=True
     )
+    resume: bool = _run(
+        False,
+        "go on with a run that was stopped or killed, from its last checkpoint; without one the "
+        "run starts anew",
+        switch=True,
+        stage="training",
+        neutral=True,
+    )
+    checkpoint_minutes: float = _run(
+        5.0,
+        "minutes between two checkpoints of the training, from which --resume goes on; 0 for never",
+        low=0,
+        stage="training",
+        neutral=True,
+    )
     no_h5ad: bool = _run(
         False,
         "write neither sctag.h5ad nor prepared.h5ad (which new cells need): where labels are all "

@@ -10,10 +10,13 @@ views (neighbours, clustering), estimation, scores, results. `settings.py` decla
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import command
 import fitting
+import keeper
 import pipeline
+import results
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
 
@@ -24,9 +27,11 @@ def main(argv: list[str] | None = None) -> int:
 
     def job() -> str:
         fitting.check(settings)
-        return pipeline.run(
-            settings, fitting.fit, out_dir=settings.out_dir, notes=settings.to_json()
-        )
+        out_dir = settings.out_dir
+        folder = out_dir / results.CHECKPOINTS
+        with keeper.keeping(folder, settings, anew="--overwrite") as kept:
+            fit = partial(fitting.fit, keeper=kept)
+            return pipeline.run(settings, fit, out_dir=out_dir, notes=settings.to_json())
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
 

@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 import losses
-from epochs import History, PhaseLog, Watch, run_epochs
+from epochs import History, PhaseLog, Watch
 from layers import FactoredLogits
 from losses import StepLosses
 from model import SCTAG
 from settings import Objective, Training
+from snapshots import Keep, PhaseRun, Snapshot, Stepper
 from tensors import TrainingData, join
 from utils import TrainingError
 
@@ -89,13 +90,14 @@ def graph_loss(
     return losses.edge_cross_entropy(*logits, data.graph.edges, data.closeness, others)
 
 
-def adam(network: SCTAG, phase: Phase) -> keras.optimizers.Optimizer:
+def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.Optimizer:
     """Return a new Adam optimizer of the weights of the network that can be trained.
 
-    A cosine schedule ends at the last epoch that the phase allows, so it wants a phase that is not
-    stopped before. Source: Loshchilov and Hutter 2017, equation 5, without restarts.
+    Its rate is a share of that of the phase. A cosine schedule ends at the last epoch that the
+    phase allows, so it wants a phase that is not stopped before. Source: Loshchilov and Hutter
+    2017, equation 5, without restarts.
     """
-    rate = phase.learning_rate
+    rate = phase.learning_rate * share
     if phase.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, phase.epochs)
     optimizer = keras.optimizers.Adam(rate)
@@ -155,21 +157,42 @@ class Pretraining:
         quiet: bool,
         watch: Watch | None = None,
     ) -> None:
-        self.network, self.phase, self.quiet, self.watch = network, phase, quiet, watch
-        self.optimizer = adam(network, phase)
-        self.step = make_step(network, data, objective, self.optimizer)
-        self.fresh = [variable.numpy() for variable in self.optimizer.variables]
+        self.network, self.data, self.objective = network, data, objective
+        self.phase, self.quiet, self.watch = phase, quiet, watch
+        self.stepper = self._new_stepper(1.0)
+        self.fresh = [variable.numpy() for variable in self.stepper.variables]
 
-    def run(self, seed: int) -> History:
+    def run(self, seed: int, *, start: Snapshot | None = None, keep: Keep | None = None) -> History:
         """Leave the network pretrained from this seed's weights and return its losses.
 
-        Raises TrainingError when a loss is not finite.
+        Parameters
+        ----------
+        seed
+            Of the weights and the dropout.
+        start
+            Where an earlier run of the seed had come to; None for the beginning.
+        keep
+            Gets the snapshots; see `snapshots.PhaseRun`.
+
+        Raises
+        ------
+        TrainingError
+            If a loss is not finite, also at a tenth of the learning rate.
         """
         self.network.restart(seed)
-        for variable, value in zip(self.optimizer.variables, self.fresh, strict=True):
+        for variable, value in zip(self.stepper.variables, self.fresh, strict=True):
             variable.assign(value)
         phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
-        return run_epochs(phase_log, lambda _: self.step(None), self._reason_to_stop)
+        run = PhaseRun(phase_log, self.network, self._stepper_at, keep=keep)
+        return run.run(self._reason_to_stop, start=start)
+
+    def _stepper_at(self, rate: float) -> Stepper:
+        return self.stepper if rate == 1 else self._new_stepper(rate)
+
+    def _new_stepper(self, rate: float) -> Stepper:
+        optimizer = adam(self.network, self.phase, rate)
+        step = make_step(self.network, self.data, self.objective, optimizer)
+        return Stepper(optimizer, lambda _: step(None))
 
     def _reason_to_stop(self, history: History) -> str | None:
         tolerance = self.phase.tolerance
@@ -246,6 +269,8 @@ def cluster(
     *,
     quiet: bool,
     watch: Watch | None = None,
+    start: Snapshot | None = None,
+    keep: Keep | None = None,
 ) -> Clustered:
     """Sharpen the clusters, from centres that are already placed.
 
@@ -264,23 +289,34 @@ def cluster(
         Whether there is no progress bar.
     watch
         Gets the losses while training runs; see `epochs.tensorboard`.
+    start, keep
+        Where an earlier run had come to, and what gets the snapshots; see `snapshots.PhaseRun`.
 
-    Raises TrainingError when a loss or the assignment is not finite.
+    Raises
+    ------
+    TrainingError
+        If a loss is not finite, also at a tenth of the learning rate, or the assignment is not.
     """
     phase = phases(training)[1]
-    step = make_step(network, data, objective, adam(network, phase))
     assignment = _Assignment(network, data)
 
-    def one_epoch(epoch: int) -> StepLosses:
-        if (epoch - 1) % training.update_interval == 0:
-            assignment.refresh()
-        return step(assignment.p)
+    def stepper_at(rate: float) -> Stepper:
+        optimizer = adam(network, phase, rate)
+        step = make_step(network, data, objective, optimizer)
+
+        def one_epoch(epoch: int) -> StepLosses:
+            if (epoch - 1) % training.update_interval == 0:
+                assignment.refresh()
+            return step(assignment.p)
+
+        return Stepper(optimizer, one_epoch)
 
     def reason_to_stop(_: History) -> str | None:
         return assignment.reason_to_stop(phase.tolerance)
 
     phase_log = PhaseLog("cluster", phase.epochs, quiet=quiet, watch=watch)
-    history = run_epochs(phase_log, one_epoch, reason_to_stop)
+    run = PhaseRun(phase_log, network, stepper_at, targets=assignment, keep=keep)
+    history = run.run(reason_to_stop, start=start)
     q = _finite(assignment.assign().numpy(), "the assignment")
     if training.final_labels == "refresh" and assignment.q is not None:
         q = assignment.q.numpy()

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class CommandError(Exception):
@@ -61,22 +61,56 @@ class Stopwatch:
         return self.seconds | {"total": round(time.perf_counter() - self.start, 3)}
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the process to end, as `stopped_by_signals` has it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+# What asks a run to end: kill, and what SLURM sends before a time limit (`--signal=USR1@60`).
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
 @contextlib.contextmanager
-def interruptions_held() -> Iterator[None]:
-    """Have Ctrl-C, and a notebook's stop, wait until the block has ended."""
-    handler = signal.getsignal(signal.SIGINT)
-    # Other threads are never interrupted; a handler that is not of Python cannot be put back.
-    if threading.current_thread() is not threading.main_thread() or handler is None:
-        yield
-        return
-    waiting: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+def handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Have signals call a handler during a block, in the main thread; in others nothing changes.
+
+    A signal that is ignored, or whose handler is not of Python, is left alone.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    before = {n: was for n, was in before.items() if was not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if waiting:
-            signal.raise_signal(signal.SIGINT)
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+def stopped_by_signals() -> contextlib.AbstractContextManager[None]:
+    """Have the signals of `STOPS` end a block by the exception `Stopped`, as Ctrl-C does by its."""
+
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(number)
+
+    return handled(STOPS, stop)
+
+
+@contextlib.contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Have Ctrl-C, a notebook's stop and the signals of `STOPS` wait until the block has ended."""
+    waiting: list[int] = []
+    try:
+        with handled([signal.SIGINT, *STOPS], lambda number, _: waiting.append(number)):
+            yield
+    finally:
+        for number in waiting[:1]:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -261,6 +261,7 @@ def test_a_run_that_is_interrupted_late_leaves_one_sentence_and_nothing_else(
     monkeypatch.setattr(LATE[step], interrupted)
     flags = [flag for flag in TINY if flag != "--no_report"]
     flags += ["--n_clusters", "3", "--out", tmp_path / "out", "--quiet"]
+    flags += ["--checkpoint_minutes", "0"]
     ran = run("--data", simulated.path, *flags, compiled=False)
     assert ran.status == 130
     assert ran.out == ""

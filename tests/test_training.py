@@ -1,5 +1,7 @@
 """The two phases on a small graph, against a plain, slow road with dense matrices."""
 
+import dataclasses
+
 import anndata as ad
 import keras
 import numpy as np
@@ -18,7 +20,7 @@ from tensors import join, training_data, with_components
 from training import Phase
 from utils import TrainingError
 
-OBJECTIVE = Objective()
+OBJECTIVE = Objective(graph_loss="mse", w_adj=0.3)  # without random pairs
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def prepared():
 
 
 def tensors(adata, net, **objective):
-    return training_data(adata, net.architecture, Objective(**objective), dtype=net.product_dtype)
+    asked = dataclasses.replace(OBJECTIVE, **objective)
+    return training_data(adata, net.architecture, asked, dtype=net.product_dtype)
 
 
 @tf.custom_gradient
@@ -154,11 +157,70 @@ def test_centers_move_only_when_trained(prepared, trainable):
 
 
 @pytest.mark.usefixtures("without_xla")
-def test_a_loss_that_is_not_finite_ends_the_phase_in_one_sentence(prepared):
+def test_losses_that_are_not_finite_end_the_phase_in_one_sentence(prepared, caplog):
     net = network()
     data = tensors(prepared, net)
-    with pytest.raises(TrainingError, match="lower learning rate"):
+    with pytest.raises(TrainingError, match="nan at epoch 2 of pretrain, also after going back"):
         pretrain(net, data, epochs=40, learning_rate=1e30)
+    assert caplog.text.count("goes back to epoch") == 1
+
+
+class Broken:
+    """Steps of a phase, of which the one at an epoch leaves a loss, or the weights, not finite."""
+
+    def __init__(self, epoch, what, net):
+        self.epoch, self.what, self.net, self.make = epoch, what, net, training.make_step
+        self.count = 0
+
+    def __call__(self, *args):
+        step = self.make(*args)
+
+        def breaking(p):
+            self.count += 1
+            values = step(p)
+            if self.count == self.epoch and self.what == "weights":
+                weights = self.net.trainable_variables[0]
+                weights.assign(weights * np.nan)
+            elif self.count == self.epoch:
+                values = values._replace(total=values.total * np.inf)
+            return values
+
+        return breaking
+
+
+@pytest.mark.usefixtures("without_xla")
+@pytest.mark.parametrize("what", ["loss", "weights"])
+@pytest.mark.parametrize("phase", ["pretrain", "cluster"])
+def test_after_one_loss_that_is_not_finite_training_goes_on_at_a_lower_rate(
+    prepared, monkeypatch, caplog, phase, what
+):
+    """From the last look before it, by a tenth: Adam's steps are as long as its rate."""
+    net = network(dropout=0.2)
+    data = tensors(prepared, net)
+    kept = []
+    monkeypatch.setattr(training, "make_step", Broken(14, what, net))
+    if phase == "pretrain":
+        trained = training.Pretraining(net, data, OBJECTIVE, Phase(20, 1e-2), quiet=True)
+        history = trained.run(1, keep=kept.append)
+    else:
+        net.place_centers(training.embed(net, data)[:3], trainable=True)
+        long = Training(maxiter=20, cluster_lr=1e-2, cluster_tol=0.0, update_interval=5)
+        done = training.cluster(net, data, OBJECTIVE, long, quiet=True, keep=kept.append)
+        history = done.history
+    assert [row["epoch"] for row in history] == list(range(1, 21))
+    assert np.isfinite([row["total"] for row in history]).all()
+    assert "training goes back to epoch 12, and on at a tenth" in caplog.text
+    epochs = [snapshot.epoch for snapshot in kept]
+    at = {epoch: snapshot for epoch, snapshot in zip(epochs, kept, strict=True)}
+    assert epochs == [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    assert [at[epoch].rate for epoch in (12, 14)] == [1.0, 0.1]
+
+    def moved(first, second):
+        pairs = zip(at[first].network, at[second].network, strict=True)
+        return np.median(np.concatenate([np.abs(a - b).ravel() for a, b in pairs if a.ndim > 1]))
+
+    assert moved(12, 14) == pytest.approx(0.1 * moved(10, 12), rel=0.5)
+    assert history[:12] == at[12].history
 
 
 @pytest.mark.usefixtures("without_xla")
