@@ -29,6 +29,7 @@ from tensors import GraphTensors
 
 WEIGHTS_FILE = "model.weights.h5"
 BLOCK_CELLS = 4096  # whose counts are decoded at a time
+HDF5_BYTES = 2**18  # that a file of weights has beside them, at most
 ARCHITECTURE_FILE = "model.json"
 
 
@@ -219,11 +220,18 @@ class SCTAG(keras.Model):
         return self.assignment(points)
 
     def save(self, folder: Path) -> None:
-        """Write the weights and what is needed to rebuild the network into an existing folder."""
+        """Write the weights and what is needed to rebuild the network into an existing folder.
+
+        Raises OSError if the disk is full or fails. Room for the weights is taken beforehand:
+        where a file of HDF5 cannot be closed, the whole process may break off.
+        """
         description: dict[str, Any] = dataclasses.asdict(self.architecture)
         description |= {"n_genes": self.n_genes, "n_batches": self.n_batches, "seed": self.seed}
         description["centers"] = list(self.assignment.centers.shape)
         (folder / ARCHITECTURE_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        size = sum(4 * int(np.prod(variable.shape)) for variable in self.variables)
+        with open(folder / WEIGHTS_FILE, "wb") as file:
+            file.write(bytes(size + HDF5_BYTES))
         self.save_weights(folder / WEIGHTS_FILE)
 
 

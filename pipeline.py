@@ -16,6 +16,7 @@ import numpy as np
 
 import batches
 import console
+import folders
 import results
 import utils
 from results import Fitted
@@ -168,7 +169,7 @@ def run(
         The number of clusters, where the method finds its own; None for what the settings ask for.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
-    with results.staged(out_dir, overwrite=settings.overwrite) as staging:
+    with folders.staged(out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
@@ -191,7 +192,7 @@ def run(
         metrics = metrics_of(fitted, adata, cell_types)
         record = {"settings": notes, "data": source, "environment": results.environment()}
         metrics["seconds"] = stopwatch.total()
-        with stopwatch("write"):
+        with stopwatch("write"), folders.writing(staging):
             from outcome import outputs
 
             outputs.write(
@@ -208,7 +209,8 @@ def run(
             results.write_json(staging / results.SETTINGS, record)
         metrics["seconds"] = stopwatch.total()
         metrics["peak_memory_mb"] = round(utils.peak_memory_mb(), 1)
-        results.write_json(staging / results.METRICS, metrics)
+        with folders.writing(staging):
+            results.write_json(staging / results.METRICS, metrics)
     return summarise(metrics, out_dir)
 
 

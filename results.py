@@ -1,26 +1,23 @@
-"""What a run leaves behind: every file whole or not at all, nothing replaced unasked.
+"""What a run leaves behind: the names of its files, and what is in them.
 
+`folders.py` says how they get to their folder.
 Letters: N cells, D latent size, F features that are clustered, C clusters.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import utils
-from utils import InputError
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -65,58 +62,6 @@ MODULES = {
     "scikit-misc": "skmisc",
     "scvi-tools": "scvi",
 }  # where they are named otherwise
-
-
-@contextlib.contextmanager
-def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder for a run's files, which move to `out_dir` if the block ends well.
-
-    If it does not, they vanish, and what `out_dir` held before is untouched. With `overwrite` no
-    file of the run before stays among them, of whatever kind that was.
-
-    Raises
-    ------
-    InputError
-        At once, if `out_dir` holds a run's results and `overwrite` is off, or cannot be written.
-    """
-    made: list[Path] = []
-    try:
-        if not overwrite and any((out_dir / name).exists() for name in FILES):
-            raise InputError(
-                f"{out_dir} holds the results of another run: pass --overwrite to replace them, "
-                "or another folder as --out"
-            )
-        made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
-        out_dir.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out_dir))
-    except OSError as error:
-        raise InputError(
-            f"cannot write to the results folder {out_dir} ({error.strerror}): "
-            "choose another one with --out"
-        ) from None
-    try:
-        yield staging
-        # The settings go first and come last: where they stand, the other files belong to them.
-        (out_dir / SETTINGS).unlink(missing_ok=True)
-        written = sorted(os.listdir(staging), key=lambda name: (name == SETTINGS, name))
-        if overwrite:
-            for name in set(FILES) - set(written) | {FIGURES}:
-                _remove(out_dir / name)
-        for name in written:
-            os.replace(staging / name, out_dir / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):  # it is not empty: the run went well
-                folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -315,12 +260,58 @@ def write_run(
         write_h5ad(staging / name, adata)
 
 
+class _Output(io.FileIO):
+    """A new file for HDF5 to write, which fails once: after that nothing is written, silently.
+
+    When it cannot close a file, on a full disk, HDF5 breaks the whole process off. The first
+    failure reaches the caller as an OSError, and to HDF5 the rest of the file looks well.
+    """
+
+    failed = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+
+    def write(self, content: Any) -> int:
+        """Write all of the content, unless the file has failed before; return its length."""
+        view = memoryview(content).cast("B")
+        written = len(view) if self.failed else 0
+        try:
+            while written < len(view):
+                written += super().write(view[written:])
+        except OSError:
+            self.failed = True
+            raise
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        """Give the file another size, unless it has failed before."""
+        if self.failed:
+            return size or 0
+        try:
+            return super().truncate(size)
+        except OSError:
+            self.failed = True
+            raise
+
+
 def write_h5ad(path: Path, adata: ad.AnnData) -> None:
-    """Write an AnnData, packed by gzip."""
+    """Write an AnnData, packed by gzip, its columns of text as categories as anndata has it.
+
+    Raises OSError if the disk is full or fails.
+    """
+    import anndata
+    import h5py
+
     with warnings.catch_warnings():
         # a user's key may have a slash in it; a later anndata will refuse that, not this one
         warnings.filterwarnings("ignore", ".*forward slashes.*", FutureWarning)
-        adata.write_h5ad(path, compression="gzip", compression_opts=1)
+        adata.strings_to_categoricals()
+        if adata.raw is not None:
+            adata.strings_to_categoricals(adata.raw.var)
+        packed = {"compression": "gzip", "compression_opts": 1}
+        with _Output(path) as output, h5py.File(output, "w") as file:
+            anndata.io.write_elem(file, "/", adata, dataset_kwargs=packed)
 
 
 def write_new_labels(staging: Path, adata: ad.AnnData) -> None:

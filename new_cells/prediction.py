@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import folders
 import pipeline
 import results
 import utils
@@ -229,13 +230,13 @@ def run(folder: Path, given: Settings) -> str:
     out_dir = given.out or folder / f"predicted-{given.name}"
     if out_dir.resolve() == folder.resolve():
         raise InputError(f"--out {out_dir} is the folder of the run itself: choose another one")
-    with results.staged(out_dir, overwrite=given.overwrite) as staging:
+    with folders.staged(out_dir, overwrite=given.overwrite) as staging:
         with stopwatch("read"):
             adata, cell_types, where, source = pipeline.read(given, raw=True)
         with stopwatch("predict"):
             settings = dataclasses.replace(trained, gpu_option=given.gpu_option)
             prediction = predict(adata, folder, settings, where=where)
-        with stopwatch("write"):
+        with stopwatch("write"), folders.writing(staging):
             from outcome import annotated
 
             model = model_record(folder)

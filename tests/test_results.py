@@ -1,4 +1,4 @@
-"""What a run leaves behind: all of it or nothing, and nothing replaced unasked."""
+"""What a run leaves behind: its tables, and what is recorded of it."""
 
 import importlib.metadata
 import json
@@ -15,148 +15,12 @@ import results
 from estimation import Number
 from outcome.annotated import annotate
 from results import Fitted, Trained
-from utils import InputError
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def older(out):
-    """A folder with the results of an earlier run and a file of the user's own."""
-    out.mkdir()
-    (out / results.SETTINGS).write_text("{}")
-    (out / results.LABELS).write_text("older")
-    (out / "notes.txt").write_text("mine")
-    return out
-
-
-def fill(staging, text="new"):
-    (staging / results.LABELS).write_text(text)
-    (staging / results.SETTINGS).write_text(text)
-
-
-def test_files_appear_together_at_the_end(out):
-    with results.staged(out, overwrite=False) as staging:
-        fill(staging)
-        assert not (out / results.LABELS).exists()
-        assert not (out / results.SETTINGS).exists()
-    assert contents(out) == {results.LABELS: b"new", results.SETTINGS: b"new"}
-    assert {path.name for path in out.iterdir()} == {results.LABELS, results.SETTINGS}
-
-
-def test_folders_above_are_made(tmp_path):
-    out = tmp_path / "results" / "Young" / "sctag-seed1"
-    with results.staged(out, overwrite=False) as staging:
-        fill(staging)
-    assert (out / results.LABELS).read_text() == "new"
-
-
-def fail(out, error, *, overwrite=False):
-    """A run that fails when its files are already written."""
-    with results.staged(out, overwrite=overwrite) as staging:
-        fill(staging)
-        raise error
-
-
-def refuse(out):
-    """A run that must be refused before it starts."""
-    with results.staged(out, overwrite=False):
-        pytest.fail("the block must not be entered")
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError])
-def test_a_failure_leaves_nothing(error, out, tmp_path):
-    with pytest.raises(error):
-        fail(out, error)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_leaves_no_folders_above_either(tmp_path):
-    """As after `--dataname TYPO`, whose results would go to results/TYPO/sctag-seed1."""
-    kept = tmp_path / "results"
-    kept.mkdir()
-    with pytest.raises(InputError):
-        fail(kept / "TYPO" / "sctag-seed1", InputError)
-    assert list(kept.iterdir()) == []
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_older_results_untouched(error, older):
-    before = contents(older)
-    with pytest.raises(error):
-        fail(older, error, overwrite=True)
-    assert contents(older) == before
-    assert {path.name for path in older.iterdir()} == set(before)
-
-
-def test_a_failure_leaves_an_empty_folder_that_was_there(out):
-    out.mkdir()
-    with pytest.raises(RuntimeError):
-        fail(out, RuntimeError)
-    assert list(out.iterdir()) == []
-
-
-def test_results_of_another_run_need_overwrite(older):
-    before = contents(older)
-    with pytest.raises(InputError, match="--overwrite"):
-        refuse(older)
-    assert contents(older) == before
-
-
-def test_overwrite_leaves_nothing_of_a_run_of_another_kind(older):
-    for name in results.FILES:
-        (older / name).write_text("older")
-    with results.staged(older, overwrite=True) as staging:
-        fill(staging)
-        assert set(contents(older)) > set(results.FILES)  # all there until the new ones are
-    expected = {results.LABELS: b"new", results.SETTINGS: b"new", "notes.txt": b"mine"}
-    assert contents(older) == expected
 
 
 def test_the_names_of_a_run_are_all_known():
     import model
 
     assert {model.WEIGHTS_FILE, model.ARCHITECTURE_FILE} == set(results.NETWORK)
-
-
-@pytest.mark.parametrize("name", results.FILES)
-def test_any_file_of_a_run_needs_overwrite(name, out):
-    out.mkdir()
-    (out / name).write_text("older")
-    with pytest.raises(InputError, match="--overwrite"):
-        refuse(out)
-
-
-def test_overwrite_replaces_results_and_nothing_else(older):
-    with results.staged(older, overwrite=True) as staging:
-        fill(staging)
-    expected = {results.LABELS: b"new", results.SETTINGS: b"new", "notes.txt": b"mine"}
-    assert contents(older) == expected
-
-
-def test_a_folder_without_results_is_used_as_it_is(out):
-    out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    with results.staged(out, overwrite=False) as staging:
-        fill(staging)
-    assert set(contents(out)) == {"notes.txt", results.LABELS, results.SETTINGS}
-
-
-@pytest.mark.parametrize("below", ["", "sub", "sub/sub"])
-def test_a_file_in_the_way_is_an_input_error(below, tmp_path):
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(InputError, match=r"cannot write to the results folder .* with --out"):
-        refuse(file / below)
-    assert contents(tmp_path) == {"file": b"mine"}
-
-
-def test_a_name_too_long_for_the_file_system_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="cannot write to the results folder"):
-        refuse(tmp_path / ("x" * 300))
 
 
 def test_json_is_indented_and_ends_with_a_newline(tmp_path):
