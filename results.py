@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import supervise
 import utils
 from utils import InputError
 
@@ -88,6 +89,7 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         made = [folder for folder in (out_dir, *out_dir.parents) if not folder.exists()]
         out_dir.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=out_dir))
+        supervise.note_staging(staging, made)
     except OSError as error:
         raise InputError(
             f"cannot write to the results folder {out_dir} ({error.strerror}): "
@@ -104,10 +106,8 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         for name in written:
             os.replace(staging / name, out_dir / name)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):  # it is not empty: the run went well
-                folder.rmdir()
+        supervise.clear(staging, made)  # of a run that went well only what is empty
+        supervise.note_cleared()
 
 
 def _remove(path: Path) -> None:

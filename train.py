@@ -14,6 +14,7 @@ import sys
 import command
 import fitting
 import pipeline
+import supervise
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
 
@@ -31,5 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
 
 
+def start() -> int:
+    """Run the command as a shell starts it, under `supervise.run`; return its exit status."""
+    return supervise.run(main, PROGRAM)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())
