@@ -20,8 +20,10 @@ import numpy as np
 
 import batches
 import command
+import folders
 import pipeline
 import settings
+import supervise
 from results import Fitted
 from settings import Settings
 from utils import InputError, Stopwatch
@@ -153,8 +155,7 @@ def scvi_kmeans(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
     """Return labels (N,) by K-means of scVI's embedding."""
     import clustering
 
-    z = scvi_latent(adata, seed=seed)
-    labels = clustering.kmeans(z, n_clusters=n_clusters, seed=seed)
+    labels = clustering.kmeans(scvi_latent(adata, seed=seed), n_clusters=n_clusters, seed=seed)
     return checked(labels, n_clusters, "K-means")
 
 
@@ -347,4 +348,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervise.run(main, "baselines.py", folders.tidy))

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import console
 import settings
+import supervise
 import utils
 from declare import Spec
 from settings import RENAMED, RETIRED, VARIANTS, Settings
@@ -306,6 +307,7 @@ def run_command(
 
                 start = f"start     {shlex.join(sys.argv)} (sctag {results.suite_version()})"
                 console.add_log_file(log_file, start)
+                supervise.note_log_file(log_file)
             status, line = 0, job()
         except CommandError as error:
             status, line = error.status, f"{program}: error: {error}"

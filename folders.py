@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import locks
+import supervise
 import utils
 from results import FILES, SETTINGS
 from utils import InputError
@@ -48,7 +49,8 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_made(out_dir))
+            made = stack.enter_context(_made(out_dir))
+            stack.enter_context(supervise.working_in(out_dir, made))
             stack.enter_context(locks.held(out_dir))
             _recover(out_dir)
             if not overwrite and any((out_dir / name).exists() for name in FILES):
@@ -65,23 +67,40 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
         try:
-            with utils.interruptions_held():
+            with utils.interruptions_held(dropped=True):
                 _publish(staging, out_dir)
         except OSError as error:
             raise InputError(_sentence(out_dir, error.errno)) from None
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it for a block; those that are empty then are removed again."""
+def _made(folder: Path) -> Iterator[list[Path]]:
+    """Make a folder and those above it for a block; those that are empty then are removed again.
+
+    Those that were made are yielded.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield
+        yield made
     finally:
-        for path in made:
-            with contextlib.suppress(OSError):  # it is not empty: the run went well
-                path.rmdir()
+        _remove_empty(made)
+
+
+def _remove_empty(made: Iterable[Path]) -> None:
+    for path in made:
+        with contextlib.suppress(OSError):  # it is not empty: the run went well
+            path.rmdir()
+
+
+def tidy(out_dir: Path, made: Iterable[Path]) -> None:
+    """Clear the results folder of a run whose process has died, unless another run is in it.
+
+    Folders that were made for it are removed where they are empty.
+    """
+    with contextlib.suppress(InputError, OSError), locks.held(out_dir):
+        _recover(out_dir)
+    _remove_empty(made)
 
 
 @contextlib.contextmanager

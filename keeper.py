@@ -19,6 +19,7 @@ import numpy as np
 
 import checkpoints
 import results
+import utils
 from checkpoints import Beginning, Saved
 from settings import Settings, Source, specs
 from utils import InputError, TrainingError
@@ -139,6 +140,19 @@ class Keeper:
         )
 
 
+def forget_ended(out_dir: Path) -> None:
+    """Remove checkpoints that are older than the results beside them.
+
+    Their run has ended well, and was killed before it could remove them.
+    """
+    folder = out_dir / results.CHECKPOINTS
+    newest = next(iter(checkpoints.serials(folder).values()), None)
+    with contextlib.suppress(OSError):
+        ended = (out_dir / results.SETTINGS).stat().st_mtime_ns
+        if newest is not None and newest.stat().st_mtime_ns < ended:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def keeping(folder: Path | None, settings: Settings, *, anew: str) -> Iterator[Keeper]:
     """Yield what keeps the state of a run that happens in the block, by its settings.
@@ -178,7 +192,8 @@ def keeping(folder: Path | None, settings: Settings, *, anew: str) -> Iterator[K
         at = f"; {keeper.shown()} is kept in {keeper.written}" if keeper.written else ""
         raise TrainingError(f"{error}{at}") from None
     if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        with utils.interruptions_held(dropped=True):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def identity_of(

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import command
+import folders
 import settings
+import supervise
 from new_cells import prediction
 
 PROGRAM = "sctag-predict" if __package__ else "predict.py"  # its name where it is installed
@@ -50,5 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
+def start() -> int:
+    """Run the command as a shell starts it, under `supervise.run`; return its exit status."""
+    return supervise.run(main, PROGRAM, folders.tidy)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

@@ -14,9 +14,11 @@ from functools import partial
 
 import command
 import fitting
+import folders
 import keeper
 import pipeline
 import results
+import supervise
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
 
@@ -28,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     def job() -> str:
         fitting.check(settings)
         out_dir = settings.out_dir
+        keeper.forget_ended(out_dir)
         folder = out_dir / results.CHECKPOINTS
         with keeper.keeping(folder, settings, anew="--overwrite") as kept:
             fit = partial(fitting.fit, keeper=kept)
@@ -36,5 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
 
 
+def start() -> int:
+    """Run the command as a shell starts it, under `supervise.run`; return its exit status."""
+    return supervise.run(main, PROGRAM, folders.tidy)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

@@ -102,12 +102,17 @@ def stopped_by_signals() -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def interruptions_held() -> Iterator[None]:
-    """Have Ctrl-C, a notebook's stop and the signals of `STOPS` wait until the block has ended."""
+def interruptions_held(*, dropped: bool = False) -> Iterator[None]:
+    """Have Ctrl-C, a notebook's stop and the signals of `STOPS` wait until a block has ended.
+
+    With `dropped` they are forgotten where it ends well: what they would end is over then.
+    """
     waiting: list[int] = []
     try:
         with handled([signal.SIGINT, *STOPS], lambda number, _: waiting.append(number)):
             yield
+        if dropped:
+            waiting.clear()
     finally:
         for number in waiting[:1]:
             signal.raise_signal(number)

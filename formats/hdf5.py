@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
+import supervise
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that need it do it
@@ -57,8 +58,6 @@ REFUSALS = (
     TypeError,
     ValueError,
 )
-
-
 NOT_A_COLUMN = "it is not one number or text for each row"
 
 
@@ -84,7 +83,8 @@ def input_errors(path: Path) -> Iterator[None]:
     All other exceptions pass as they are: they are mistakes of the program, not of the file.
     """
     try:
-        yield
+        with supervise.reading(path):
+            yield
     except InputError:
         raise
     except MemoryError as error:

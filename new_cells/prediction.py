@@ -24,6 +24,7 @@ import numpy as np
 import folders
 import pipeline
 import results
+import supervise
 import utils
 from results import Prediction
 from settings import Settings, specs
@@ -91,10 +92,12 @@ def load(folder: Path, settings: Settings) -> Model:
     import views
 
     with utils.tensorflow_session(), _readable(folder):
-        reference = anndata.read_h5ad(folder / results.PREPARED)
+        with supervise.reading(folder / results.PREPARED):
+            reference = anndata.read_h5ad(folder / results.PREPARED)
         if views.MEAN_COUNT not in reference.raw.var:
             raise InputError(f"{folder} is a run of an earlier version: run it again")
-        return Model(reference, model.load(folder))
+        with supervise.reading(folder / model.WEIGHTS_FILE):
+            return Model(reference, model.load(folder))
 
 
 @contextlib.contextmanager

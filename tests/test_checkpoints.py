@@ -199,6 +199,18 @@ def test_data_are_told_by_what_they_are_not_by_where(stopped, whole, simulated, 
     assert_same(stopped.out, whole)
 
 
+def test_checkpoints_of_a_run_that_has_ended_are_cleared(stopped):
+    """It was killed between the last move of its files and the removal of its checkpoints."""
+    stopped("cluster", 4)
+    shutil.copytree(stopped.out / "checkpoints", stopped.out.parent / "kept")
+    stopped.again("--resume")
+    shutil.copytree(stopped.out.parent / "kept", stopped.out / "checkpoints")
+    ran = stopped.again("--resume")
+    assert ran.status == 2
+    assert "holds the results of another run" in ran.err
+    assert not (stopped.out / "checkpoints").exists()
+
+
 def test_a_checkpoint_is_never_lost_unasked(stopped, whole):
     stopped("pretrain", 5)
     before = contents(stopped.out)
