@@ -386,7 +386,8 @@ def test_a_move_that_fails_leaves_all_as_it_was(step, number, of_three, monkeypa
 
 
 @pytest.mark.parametrize("step", range(N_MOVES))
-def test_an_interruption_in_a_move_waits_for_its_end(step, of_three, monkeypatch):
+def test_an_interruption_in_a_move_comes_too_late(step, of_three, monkeypatch):
+    """The run is over when all is moved, and ends well."""
     replace, moves = os.replace, []
 
     def interrupted(source, target):
@@ -396,8 +397,8 @@ def test_an_interruption_in_a_move_waits_for_its_end(step, of_three, monkeypatch
         moves.append(source)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_into(of_three, fill_three)
+    run_into(of_three, fill_three)
+    assert len(moves) > step
     assert generation(of_three) == "new"
     assert not list(of_three.glob(".*"))
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 START = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-import command, results, supervise
+import command, folders, supervise
 def crash():
     os.write(2, b"HDF5-DIAG: Error detected")
     ctypes.string_at(0)
@@ -41,7 +41,7 @@ def job():
 def program(job, folder):
     """Write a command with this job, for a process with the environment that goes with it."""
     (folder / "a.py").write_text(
-        START + job + "sys.exit(supervise.run(main, 'a.py', lambda *_: None))\n"
+        START + job + "sys.exit(supervise.run(main, 'a.py', folders.tidy))\n"
     )
     return [sys.executable, "a.py"], os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -83,7 +83,7 @@ def test_a_crash_in_reading_is_one_sentence_that_names_the_file(content, library
     (tmp_path / "x.h5").write_bytes(content)
     job = """
 def job():
-    with results.staged(Path("new/out"), overwrite=False) as staging:
+    with folders.staged(Path("new/out"), overwrite=False) as staging:
         (staging / "half").write_text("")
         with supervise.reading("folder"), supervise.reading("x.h5"):
             crash()
@@ -104,7 +104,7 @@ def job():
     [
         ("crash()", 139, ["HDF5-DIAG", "SIGSEGV", "not in reading a file"]),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, ["SIGKILL", "memory ran out"]),
-        ("os.kill(os.getpid(), signal.SIGTERM)", 143, ["ended by SIGTERM"]),
+        ("os.kill(os.getpid(), signal.SIGALRM)", 142, ["ended by SIGALRM"]),
     ],
 )
 def test_another_death_has_its_own_sentence_and_the_status_of_a_shell(
