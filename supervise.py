@@ -180,8 +180,12 @@ def run(main: Callable[[], int], program: str, tidy: Callable[[Path, list[Path]]
         _die_with(parent)
         _steady_stderr()
         signal.set_wakeup_fd(reported, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return main()
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            return main()
+        except KeyboardInterrupt:  # before the command was ready for it
+            console.write_line(f"{program}: interrupted; nothing was written", sys.stderr)
+            return 128 + signal.SIGINT
     os.close(reported)
     received = _received(passed_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
