@@ -24,7 +24,12 @@ class InputDropout(keras.layers.Dropout):
 
     Under XLA on a CPU the generator that Keras leaves TensorFlow to choose is some 25 times slower
     and took more time than the rest of a training step. The rate is rounded to a multiple of 2^-16.
+    The generator of its seeds, `seed_generator`, is there at any rate: others draw from it too.
     """
+
+    def __init__(self, rate: float, seed: int) -> None:
+        super().__init__(rate or 0.5, seed=seed)  # at rate 0 Keras would leave the generator out
+        self.rate = rate
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return inputs (N, width), in training 0 with probability `rate`, else scaled."""

@@ -15,7 +15,13 @@ from training import Phase
 
 N_CELLS, N_GENES = 83, 30  # no multiple of a block
 OBJECTIVE = Objective(
-    zinb_target="scaled", zinb_clip="stop", w_adj=W_ADJ, w_zinb=W_ZINB, w_kl=W_KL, kl="qp"
+    zinb_target="scaled",
+    zinb_clip="stop",
+    graph_loss="mse",
+    w_adj=W_ADJ,
+    w_zinb=W_ZINB,
+    w_kl=W_KL,
+    kl="qp",
 )
 
 
