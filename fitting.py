@@ -13,6 +13,7 @@ import numpy as np
 
 import batches
 import console
+import memory
 import utils
 from results import Fitted, Trained
 from settings import Settings
@@ -84,11 +85,14 @@ def check(settings: Settings) -> None:
 def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
     """Cluster prepared data with scTAG: both training phases.
 
-    The settings are those that `check` accepts. Raises TrainingError if a loss is not finite.
+    The settings are those that `check` accepts. Raises InputError if the memory is too small, and
+    TrainingError if a loss is not finite.
     """
     quiet = settings.quiet
+    memory.check_prepared(adata, settings)
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device = start_network(settings, adata)
+        memory.check_device(adata, settings, device)
         import clustering
         import epochs
         import tensors

@@ -25,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     def job() -> str:
         fitting.check(settings)
         return pipeline.run(
-            settings, fitting.fit, out_dir=settings.out_dir, notes=settings.to_json()
+            settings,
+            fitting.fit,
+            out_dir=settings.out_dir,
+            notes=settings.to_json(),
+            with_network=True,
         )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
