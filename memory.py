@@ -34,7 +34,9 @@ COUNT = 8  # a stored count: its value and its column
 # Edges of a cell for each neighbour asked for: either lists the other in a symmetric graph.
 SYMMETRIC = 1.8
 FEW_GENES = 500  # to keep, the default of --highly_genes
-EDGES_AT_ONCE = 2**18  # `views.EDGES`, which is slow to import
+# Bounds of modules that are slow to import: `views.EDGES`, `views.WARD_CELLS`,
+# `clustering.LINKED_ROWS`.
+EDGES_AT_ONCE, WARD_CELLS, LINKED_ROWS = 2**18, 6_000, 8_000
 
 
 class Size(NamedTuple):
@@ -126,13 +128,11 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     trained = started + COMPILED
     if not on_gpu:
         trained += _tensors(size, settings) + _step(size, settings)
-    # A half of the genes: the logarithms, half of them, and their centred copy.
-    halves = 2.0 * logs if size.log_genes else z_scores
     # Differences along the edges, and two copies of them in float64.
     metric = size.edges / 2 * features * 8 * 1.5 if settings.neighbour_metric else 0.0
-    clustering = trained + max(halves, metric)
+    clustering = trained + metric
     if settings.init == "consensus":
-        clustering = max(clustering, trained + halves + _linkage(size.cells))
+        clustering = trained + max(metric, _consensus(size))
     return Peaks(preparing, trained, clustering, trained + _writing(size, settings))
 
 
@@ -186,9 +186,15 @@ def _step(size: Size, settings: Settings) -> float:
     return inputs + cells + edges
 
 
-def _linkage(cells: int) -> float:
-    """Return the bytes of the distances between rows of labels, at most; see `clustering`."""
-    return 8.0 * min(cells, 8_000) ** 2 * 0.5
+def _consensus(size: Size) -> float:
+    """Return the bytes of a consensus over halves of the genes; see `views.consensus`."""
+    _, z_scores, logs = _matrices(size)
+    # The values of all genes, half of them, and their centred copy; distances for Ward's linkage.
+    halves = 2.0 * logs if size.log_genes else z_scores
+    ward = 8.0 * size.cells**2 if size.cells <= WARD_CELLS else 0.0
+    # Distances between rows of labels, and a copy, if there are as many as 70 % of the most.
+    rows = 0.7 * min(size.cells, LINKED_ROWS)
+    return max(halves + ward, 8.0 * rows**2)
 
 
 def _writing(size: Size, settings: Settings) -> float:

@@ -196,7 +196,7 @@ def run(
         if number is None:
             number = request_number(adata, cell_types, settings)
         if with_network:
-            room.check(staging, adata, whole, settings)
+            room.check(staging, adata, whole, settings, n_clusters=number.n_clusters)
         fitted = fit(adata, number, settings, stopwatch)
         metrics = metrics_of(fitted, adata, cell_types)
         record = {"settings": notes, "data": source, "environment": results.environment()}

@@ -27,14 +27,19 @@ MARGIN = 1.1  # other parts may pack less well
 OF_HDF5 = 2**18  # bytes that a file has beside its arrays
 OF_TEXT = 48  # bytes of a text in HDF5, beside its characters
 REPORT = 14 * MIB  # a page stays under 10 MB; figures, markers and types are beside it
-CLUSTERS = 50  # that are reckoned with: their number may not be known yet
+CLUSTERS = 50  # that are reckoned with where their number is not known yet
 
 # Returns the bytes that an array takes in a file.
 Packing = Callable[["np.ndarray"], float]
 
 
 def check(
-    staging: Path, prepared: ad.AnnData, whole: ad.AnnData | None, settings: Settings
+    staging: Path,
+    prepared: ad.AnnData,
+    whole: ad.AnnData | None,
+    settings: Settings,
+    *,
+    n_clusters: int | None,
 ) -> None:
     """Refuse a run whose files will not fit on the disk of its results folder.
 
@@ -42,7 +47,7 @@ def check(
     ----------
     staging
         The folder that `folders.staged` has yielded.
-    prepared, whole, settings
+    prepared, whole, settings, n_clusters
         See `sizes_of`.
 
     Raises
@@ -53,7 +58,7 @@ def check(
     free = shutil.disk_usage(staging).free
     # Mostly there is room for all of it as it is, and nothing need be tried.
     for packing in (as_it_is, packed):
-        sizes = sizes_of(prepared, whole, settings, packing=packing)
+        sizes = sizes_of(prepared, whole, settings, n_clusters=n_clusters, packing=packing)
         needed = sum(sizes.values())
         if needed <= free:
             return
@@ -71,7 +76,12 @@ def check(
 
 
 def sizes_of(
-    prepared: ad.AnnData, whole: ad.AnnData | None, settings: Settings, *, packing: Packing
+    prepared: ad.AnnData,
+    whole: ad.AnnData | None,
+    settings: Settings,
+    *,
+    n_clusters: int | None,
+    packing: Packing,
 ) -> dict[str, float]:
     """Return the bytes of a run's large files, at most, by their names.
 
@@ -83,21 +93,24 @@ def sizes_of(
         The same cells with all that the input has of them; None where no AnnData is written.
     settings
         Decide which files there are.
+    n_clusters
+        C, None where it is to be estimated.
     packing
         How arrays are packed: `packed`, or `as_it_is` for a bound that is quick to know.
     """
     n_cells, n_genes = prepared.shape
+    n_clusters = n_clusters or CLUSTERS
     names = _size(prepared.obs_names, packing)
     columns = _size(prepared.obs, packing)
     sizes = {results.LABELS: names + 32 * n_cells, results.NETWORK[1]: _network(n_genes, settings)}
     if whole is not None:
-        outcome = names + n_cells * _of_cell(settings)
+        outcome = names + n_cells * _of_cell(settings, n_clusters)
         logarithms = _size(prepared.raw.X, packing) + _size(prepared.raw.var, packing)
         shared = _size(prepared.obsm, packing) + 2 * _size(prepared.obsp, packing)
         distances = 8.0 * sum(graph.nnz for graph in prepared.obsp.values())
         of_input = _parts(whole, packing)
         sizes[results.DATA] = of_input + logarithms + shared + distances + outcome + OF_HDF5
-        loadings = _size(prepared.raw.varm, packing) + 8.0 * CLUSTERS * prepared.raw.n_vars
+        loadings = _size(prepared.raw.varm, packing) + 8.0 * n_clusters * prepared.raw.n_vars
         sizes[results.PREPARED] = (
             _parts(prepared, packing) + _size(prepared.raw.var, packing) + loadings + outcome
         ) + OF_HDF5
@@ -159,10 +172,10 @@ def _size(value: Any, packing: Packing) -> float:
     return float(len(texts) * (OF_TEXT + longest))
 
 
-def _of_cell(settings: Settings) -> float:
+def _of_cell(settings: Settings, n_clusters: int) -> float:
     """Return the bytes that the outcome has of a cell: embedding, assignment, map, columns."""
     components = settings.n_pcs + (50 if settings.log_genes else 0)
-    return 4.0 * (2 * settings.latent_dim + components + CLUSTERS + 2) + 32
+    return 4.0 * (2 * settings.latent_dim + components + n_clusters + 2) + 32
 
 
 def _network(n_genes: int, settings: Settings) -> float:

@@ -54,7 +54,7 @@ def data():
 def test_files_are_not_larger_than_their_bound(packing, data, tmp_path):
     counts, adata, fitted = data
     settings = Settings.of(denoised=True, no_report=True, highly_genes=200, log_genes=400)
-    bounds = room.sizes_of(adata, counts, settings, packing=packing)
+    bounds = room.sizes_of(adata, counts, settings, n_clusters=8, packing=packing)
     record = {"settings": settings.to_json(), "data": {}, "environment": {}}
     outputs.write(
         tmp_path,
@@ -108,17 +108,17 @@ def free(monkeypatch):
 
 def refusal(tmp_path, adata, whole, settings):
     with pytest.raises(InputError) as refused:
-        room.check(tmp_path / ".partial-x", adata, whole, settings)
+        room.check(tmp_path / ".partial-x", adata, whole, settings, n_clusters=8)
     return str(refused.value)
 
 
 def test_a_disk_without_room_is_refused_with_what_helps(free, data, tmp_path):
     counts, adata, _ = data
     settings = Settings.of(denoised=True)
-    sizes = room.sizes_of(adata, counts, settings, packing=room.packed)
+    sizes = room.sizes_of(adata, counts, settings, n_clusters=8, packing=room.packed)
     total = sum(sizes.values())
     free(total + 1)
-    room.check(tmp_path, adata, counts, settings)
+    room.check(tmp_path, adata, counts, settings, n_clusters=8)
     free(total - MIB)
     sentence = refusal(tmp_path, adata, counts, settings)
     assert f"take up to {total / MIB:.0f} MiB, and {total / MIB - 1:.0f} MiB are free" in sentence
@@ -144,7 +144,7 @@ def test_nothing_is_tried_where_there_is_plenty_of_room(free, data, tmp_path, mo
     counts, adata, _ = data
     monkeypatch.setattr(room, "packed", lambda _: pytest.fail("an array was packed"))
     free(2**40)
-    room.check(tmp_path, adata, counts, Settings.of())
+    room.check(tmp_path, adata, counts, Settings.of(), n_clusters=None)
 
 
 def test_the_command_refuses_before_tensorflow_starts(refused, simulated, free, tmp_path):
