@@ -35,8 +35,8 @@ COUNT = 8  # a stored count: its value and its column
 SYMMETRIC = 1.8
 FEW_GENES = 500  # to keep, the default of --highly_genes
 # Bounds of modules that are slow to import: `views.EDGES`, `views.WARD_CELLS`,
-# `clustering.LINKED_ROWS`.
-EDGES_AT_ONCE, WARD_CELLS, LINKED_ROWS = 2**18, 6_000, 8_000
+# `clustering.LINKED_ROWS` and `novelty.ROWS`.
+EDGES_AT_ONCE, WARD_CELLS, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
 
 
 class Size(NamedTuple):
@@ -203,8 +203,10 @@ def _writing(size: Size, settings: Settings) -> float:
     features = _components(settings) + settings.latent_dim
     needs = [0.0]
     if not settings.no_h5ad:
-        # Counts in float64 again, their factors and logarithms: what new cells are judged by.
-        needs.append(4.6 * counts)
+        # What new cells are judged by: counts in float64, and either their making or their terms
+        # in blocks of cells.
+        of_block = size.stored * min(1.0, NOVELTY_ROWS / max(size.cells, 1))
+        needs.append(max(36.0 * size.stored, 12.0 * size.stored + 70.0 * of_block))
         needs.append(2.0 * min(size.edges, EDGES_AT_ONCE) * features * 8)
     if not settings.no_report:
         needs.append(REPORTING + 3.0 * counts)

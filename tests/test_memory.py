@@ -18,6 +18,7 @@ import clustering
 import free_memory
 import memory
 import views
+from new_cells import novelty
 from perf.speed import simulated as simulated_counts
 from settings import Settings
 from utils import Device, InputError
@@ -201,8 +202,10 @@ def test_prepared_data_have_the_size_that_was_estimated_of_the_counts():
 
 
 def test_bounds_are_those_of_their_modules():
-    bounds = (views.EDGES, views.WARD_CELLS, clustering.LINKED_ROWS)
-    assert bounds == (memory.EDGES_AT_ONCE, memory.WARD_CELLS, memory.LINKED_ROWS)
+    assert memory.EDGES_AT_ONCE == views.EDGES
+    assert memory.WARD_CELLS == views.WARD_CELLS
+    assert memory.LINKED_ROWS == clustering.LINKED_ROWS
+    assert memory.NOVELTY_ROWS == novelty.ROWS
 
 
 def test_dense_counts_are_counted():
