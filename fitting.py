@@ -13,6 +13,7 @@ import numpy as np
 
 import batches
 import console
+import memory
 import utils
 from checkpoints import Beginning
 from keeper import Keeper
@@ -101,12 +102,14 @@ def fit(
     TrainingError
         If a loss is not finite, also at a tenth of the learning rate.
     InputError
-        If the keeper's checkpoint is of another run.
+        If the memory is too small, or the keeper's checkpoint is of another run.
     """
     keeper = keeper or Keeper(None, minutes=0, resume=False)
     quiet = settings.quiet
+    memory.check_prepared(adata, settings)
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device = start_network(settings, adata)
+        memory.check_device(adata, settings, device)
         import clustering
         import epochs
         import tensors

@@ -17,7 +17,9 @@ import numpy as np
 import batches
 import console
 import folders
+import memory
 import results
+import room
 import utils
 from results import Fitted
 from settings import Settings
@@ -152,6 +154,7 @@ def run(
     out_dir: Path,
     notes: dict[str, Any],
     number: Number | None = None,
+    with_network: bool = False,
 ) -> str:
     """Run the whole job, from file to results folder; return the line that the command ends with.
 
@@ -167,11 +170,15 @@ def run(
         What settings.json records as the run's settings.
     number
         The number of clusters, where the method finds its own; None for what the settings ask for.
+    with_network
+        Whether the fit trains a network, for which there must be memory, and which must have room.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
     with folders.staged(out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
+        if with_network:
+            memory.check_counts(raw, settings)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
             import preprocess
             from inputs import selection
@@ -188,6 +195,8 @@ def run(
         del raw
         if number is None:
             number = request_number(adata, cell_types, settings)
+        if with_network:
+            room.check(staging, adata, whole, settings, n_clusters=number.n_clusters)
         fitted = fit(adata, number, settings, stopwatch)
         metrics = metrics_of(fitted, adata, cell_types)
         record = {"settings": notes, "data": source, "environment": results.environment()}

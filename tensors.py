@@ -119,7 +119,11 @@ def closeness_of(adjacency: sp.csr_matrix, rows: np.ndarray, cols: np.ndarray) -
     1. The graph is binary, shape (N, N), the pairs are rows[i], cols[i].
     """
     graph = (adjacency != 0).astype(np.float32)
-    common = np.asarray(graph[rows].multiply(graph[cols]).sum(axis=1)).ravel()
+    common = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), views.EDGES):  # the lists of all cells would fill the memory
+        block = slice(start, start + views.EDGES)
+        both = graph[rows[block]].multiply(graph[cols[block]])
+        common[block] = np.asarray(both.sum(axis=1)).ravel()
     degree = np.asarray(graph.sum(axis=1)).ravel()
     index = common / np.maximum(degree[rows] + degree[cols] - common, 1)
     largest = np.quantile(index, 0.95) if len(index) else 1.0

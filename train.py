@@ -33,8 +33,13 @@ def main(argv: list[str] | None = None) -> int:
         keeper.forget_ended(out_dir)
         folder = out_dir / results.CHECKPOINTS
         with keeper.keeping(folder, settings, anew="--overwrite") as kept:
-            fit = partial(fitting.fit, keeper=kept)
-            return pipeline.run(settings, fit, out_dir=out_dir, notes=settings.to_json())
+            return pipeline.run(
+                settings,
+                partial(fitting.fit, keeper=kept),
+                out_dir=out_dir,
+                notes=settings.to_json(),
+                with_network=True,
+            )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
 

@@ -148,13 +148,22 @@ def native_stderr_held() -> Iterator[None]:
 
 
 class Device(NamedTuple):
-    """Where a run computes: the device's name, and the bytes that a block's widest array may take.
+    """Where a run computes.
 
-    The bytes suit the cache of a CPU, or the memory of a GPU.
+    Parameters
+    ----------
+    name
+        The device's name.
+    block_bytes
+        Bytes that a block's widest array may take: they suit the cache of a CPU, or the memory of a
+        GPU.
+    memory
+        Bytes of the memory of a GPU, None for a CPU or where they are not known.
     """
 
     name: str
     block_bytes: int
+    memory: int | None = None
 
 
 # Bytes of a block's widest array on a CPU, so that it stays in the cache. Between 2 and 16 MB the
@@ -254,7 +263,8 @@ def start_tensorflow(gpu_option: str | None) -> Device:
     if not gpus:
         return Device("CPU", CACHE_BYTES)
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-    return Device(str(name), max(CACHE_BYTES, int((gpu_memory(visible) or 0) * GPU_SHARE)))
+    memory = gpu_memory(visible)
+    return Device(str(name), max(CACHE_BYTES, int((memory or 0) * GPU_SHARE)), memory)
 
 
 def is_writable(folder: Path) -> bool:

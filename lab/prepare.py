@@ -150,7 +150,8 @@ def cache_runs(path: Path, name: str, cache: Path, *, words: str, seeds: list[in
         out = run_dir(cache, name, seed)
         if not out.exists():
             settings = settings_of(path, words, seed=seed, out=out)
-            pipeline.run(settings, fitting.fit, out_dir=out, notes=settings.to_json())
+            notes = settings.to_json()
+            pipeline.run(settings, fitting.fit, out_dir=out, notes=notes, with_network=True)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

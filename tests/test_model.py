@@ -3,13 +3,16 @@
 import anndata as ad
 import conftest
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
 import model
+import results
+import room
 import tensors
-from settings import Architecture
+from settings import Architecture, Settings
 
 GENES, CELLS = 6, 9
 
@@ -127,3 +130,31 @@ def test_save_and_load_give_the_same_network(tmp_path):
     np.testing.assert_array_equal(loaded.assign(z), net.assign(z))
     for a, b in zip(loaded.decode_counts(z), net.decode_counts(z), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_room_that_is_asked_for_holds_the_weights(tmp_path):
+    sizes = {"hidden_dim": 64, "latent_dim": 8, "decoder_dims": [32, 64], "hops": 2}
+    net = conftest.network(n_genes=3_000, **sizes)
+    net.place_centers(np.zeros((8, 8)), trainable=True)
+    net.save(tmp_path)
+    adata = ad.AnnData(sp.csr_matrix((1, 3_000)), obs=pd.DataFrame(index=["cell"]))
+    settings = Settings.of(no_report=True, **sizes)
+    sizes = room.sizes_of(adata, None, settings, n_clusters=8, packing=room.packed)
+    bound = sizes[results.NETWORK[1]]
+    assert bound / 1.3 <= (tmp_path / results.NETWORK[1]).stat().st_size <= bound
+
+
+def test_weights_fill_the_room_that_is_taken_for_them(tmp_path, monkeypatch):
+    """On a full disk the room is not there, and HDF5 is not let near it."""
+    net = network()
+    net.place_centers(np.zeros((3, 3)), trainable=True)
+    taken = []
+
+    def look(path):
+        taken.append(path.stat().st_size)
+
+    save_weights = net.save_weights
+    monkeypatch.setattr(net, "save_weights", look)
+    net.save(tmp_path)
+    save_weights(tmp_path / results.NETWORK[1], overwrite=True)
+    assert (tmp_path / results.NETWORK[1]).stat().st_size <= taken[0]
