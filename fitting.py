@@ -51,20 +51,35 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
 
 def training_data(adata: ad.AnnData, network: Any, device: utils.Device, settings: Settings) -> Any:
     """Return the `tensors.TrainingData` of prepared data for a network of `start_network`."""
-    import tensors
+    import tensorflow as tf
 
-    return tensors.training_data(
-        adata, settings, settings, dtype=network.product_dtype, block_bytes=device.block_bytes
-    )
+    import parts
+    import tensors
+    import views
+
+    cells = parts.cells_of_step(settings, adata.n_obs)
+    # Steps of sub-graphs get their cells' rows from the machine's memory.
+    with tf.device(None if cells is None else "CPU"):
+        data = tensors.training_data(
+            adata, settings, settings, dtype=network.product_dtype, block_bytes=device.block_bytes
+        )
+    if cells is None:
+        return data
+    return data._replace(parts=parts.parts_of(views.graph(adata), cells, seed=settings.seed))
 
 
 def check(settings: Settings) -> None:
     """Raise InputError, before anything is read, if the settings of the network cannot be used.
 
-    That is if counts are to be denoised that the decoder is not fitted to, if the losses cannot be
-    written to the folder that TensorBoard is to show, or if a list of marker genes cannot be read
-    or is for a report that there is not to be.
+    That is if counts are to be denoised that the decoder is not fitted to, if steps of sub-graphs
+    are to fit all pairs of cells, if the losses cannot be written to the folder that TensorBoard is
+    to show, or if a list of marker genes cannot be read or is for a report that there is not to be.
     """
+    if settings.batch_cells is not None and settings.graph_loss == "mse":
+        raise InputError(
+            "--batch_cells is for the graph loss of edges, and all pairs of cells are asked for: "
+            "leave it out, or give --graph_loss jaccard"
+        )
     fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
     if settings.denoised and not fits_counts:
         raise InputError(
@@ -115,10 +130,12 @@ def fit(
         import tensors
         import training
     keeper.open(adata, number, settings, device.name)
-    resumed = {"resumed": keeper.shown()} if keeper.snapshot else {}
+    record: dict[str, Any] = {"resumed": keeper.shown()} if keeper.snapshot else {}
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
             data = training_data(adata, network, device, settings)
+        if data.parts is not None:
+            record["batch_cells"] = data.parts.cells
         if keeper.beginning is None:
             keeper.beginning = _beginning(
                 network, data, adata, number, settings, stopwatch, keeper=keeper, watch=watch
@@ -151,7 +168,7 @@ def fit(
         labels=labels,
         number=start.number,
         metrics=start.notes
-        | resumed
+        | record
         | {
             "epochs": dict(Counter(row["phase"] for row in history)),
             "final_losses": {name: history[-1][name] for name in ("total", "adj", "zinb", "kl")},

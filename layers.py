@@ -6,6 +6,7 @@ normalised adjacency of the kNN graph, D^-1/2 A D^-1/2, or its transpose.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -114,11 +115,25 @@ class TAGConv(SpektralTAGConv):
         if not isinstance(propagation, tf.SparseTensor):
             kind = type(propagation)
             raise ValueError(f"the propagation matrix must be a tf.SparseTensor, not {kind}")
+
+        def propagate(total: tf.Tensor) -> tf.Tensor:
+            return self.propagate(total, propagation, edge_weight=propagation.values)
+
+        return self.horner(self.terms(x), propagate)
+
+    def terms(self, x: tf.Tensor) -> list[tf.Tensor]:
+        """Return X W_0, X W_1, ..., each (N, channels), of X (N, n_in)."""
         kernels = self.kernels()
-        terms = tf.split(x @ tf.concat(kernels, axis=1), len(kernels), axis=1)  # (N, channels) each
+        return tf.split(x @ tf.concat(kernels, axis=1), len(kernels), axis=1)
+
+    def horner(self, terms: list[Any], propagate: Callable[[Any], Any]) -> tf.Tensor:
+        """Return the convolution (N, channels) of its terms, with a function that multiplies by Â.
+
+        The function is called with each matrix (N, channels) that Â is multiplied with, in order.
+        """
         total = terms[-1]
         for term in reversed(terms[:-1]):
-            total = term + self.propagate(total, propagation, edge_weight=propagation.values)
+            total = term + propagate(total)
         return self.activation(total + self.linear.bias)
 
     def call_on_propagated(self, propagated: tf.Tensor) -> tf.Tensor:

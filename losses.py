@@ -127,11 +127,18 @@ def edge_cross_entropy(
     others
         For each edge a random cell that stands in its second cell's place, shape (E,), int32.
     """
-    near = _logits_of(left, right, edges.rows, edges.cols)
-    far = _logits_of(left, right, edges.rows, others)
-    entropy = tf.nn.sigmoid_cross_entropy_with_logits
-    of_edges = tf.reduce_mean(entropy(labels=targets, logits=near))
-    return 0.5 * (of_edges + tf.reduce_mean(entropy(labels=tf.zeros_like(far), logits=far)))
+    near = pair_entropy(left, right, edges, targets)
+    far = pair_entropy(left, right, Edges(edges.rows, others), tf.zeros_like(targets))
+    return 0.5 * (tf.reduce_mean(near) + tf.reduce_mean(far))
+
+
+def pair_entropy(left: tf.Tensor, right: tf.Tensor, pairs: Edges, targets: tf.Tensor) -> tf.Tensor:
+    """Return the binary cross-entropy of sigmoid(s) for single pairs of cells, (pairs,), in nats.
+
+    The logits are s = left @ right^T; the targets, in [0, 1], are of the shape (pairs,).
+    """
+    logits = _logits_of(left, right, pairs.rows, pairs.cols)
+    return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
 
 
 def target_distribution(q: tf.Tensor) -> tf.Tensor:

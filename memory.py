@@ -1,7 +1,7 @@
 """How much memory a run will take at its peak; one that cannot fit is refused before it starts.
 
 The estimate follows what is alive in each stage: copies of the sparse counts, dense matrices of the
-genes kept and of the second view, the network's arrays of a full-batch step, and lists of edges.
+genes kept and of the second view, the network's arrays of a step, and lists of edges.
 The constants, in bytes, were fitted to measured peaks, which tests/test_memory.py lists; they are
 those of one thread on a CPU. Letters: N cells, G genes kept, L log genes, B propagations, E edges,
 F features that are clustered.
@@ -126,7 +126,7 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     preparing = PACKAGES + 4.0 * counts + z_scores + 2.0 * logs
     started = _data(size, settings) + TENSORFLOW
     trained = started + COMPILED
-    if not on_gpu:
+    if not on_gpu or _of_step(size, settings) is not None:  # its rows wait in the machine's memory
         trained += _tensors(size, settings) + _step(size, settings)
     # Differences along the edges, and two copies of them in float64.
     metric = size.edges / 2 * features * 8 * 1.5 if settings.neighbour_metric else 0.0
@@ -176,7 +176,8 @@ def _tensors(size: Size, settings: Settings) -> float:
 
 
 def _step(size: Size, settings: Settings) -> float:
-    """Return the bytes that a compiled step holds: activations and gradients of all cells."""
+    """Return the bytes that a compiled step holds: activations and gradients of its cells."""
+    size = _of_step(size, settings) or size
     _, z_scores, _ = _matrices(size)
     widths = settings.hidden_dim + sum(settings.decoder_dims)
     inputs = (2.5 if settings.dropout else 0.0) * _blocks(settings) * z_scores
@@ -184,6 +185,20 @@ def _step(size: Size, settings: Settings) -> float:
     pairs = 2 if settings.graph_loss == "jaccard" else 1
     edges = 4.0 * size.edges * pairs * 2 * (settings.latent_dim + 1)
     return inputs + cells + edges
+
+
+def _of_step(size: Size, settings: Settings) -> Size | None:
+    """Return the size of the cells of a step, or None where each step has all cells."""
+    import parts
+
+    cells = parts.cells_of_step(settings, size.cells)
+    return None if cells is None else _with_cells(size, cells)
+
+
+def _with_cells(size: Size, cells: int) -> Size:
+    """Return the size of data with fewer cells of the same kind."""
+    fewer = Size(*(int(value * cells / size.cells) for value in size))
+    return fewer._replace(kept=size.kept, log_genes=size.log_genes)
 
 
 def _consensus(size: Size) -> float:
@@ -277,6 +292,7 @@ def _peak_of_fit(size: Size, settings: Settings, *, on_gpu: bool) -> float:
 
 def _least_on_device(size: Size, settings: Settings) -> float:
     """Return the bytes that a GPU needs at least: the tensors, and the inputs after dropout."""
+    size = _of_step(size, settings) or size
     _, z_scores, _ = _matrices(size)
     return _tensors(size, settings) + _blocks(settings) * z_scores * (settings.dropout > 0)
 
@@ -323,8 +339,7 @@ def _changes(
         yield "--no_h5ad", size, dataclasses.replace(settings, no_h5ad=True)
     step = 10 ** max(0, len(str(size.cells)) - 2)  # two digits are shown
     for cells in range(size.cells // step * step, 0, -step):
-        smaller = Size(*(int(value * cells / size.cells) for value in size))
-        smaller = smaller._replace(kept=size.kept, log_genes=size.log_genes)
+        smaller = _with_cells(size, cells)
         if estimate(smaller, settings) <= room:
             yield f"--subsample {cells}", smaller, settings
             return

@@ -153,7 +153,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What training lowers; see `training.step_losses`."""
+    """What training lowers; see `steps.step_losses`."""
 
     reconstruction: str = _model(
         "zinb",
@@ -248,6 +248,13 @@ class Training:
         "learning rates of both phases: constant, or falling to 0 along a cosine at the last epoch "
         "allowed, for phases of fixed length (tolerances 0)",
         choices=("constant", "cosine"),
+    )
+    batch_cells: int | None = _training(
+        None,
+        "cells of a step of training, at most, drawn as parts of the graph; an epoch of the log, "
+        "of history.csv and of the other flags is then such a step, not a pass over all cells",
+        low=32,
+        shown="all cells up to 8000, else 2048",
     )
     maxiter: int = _training(
         300,

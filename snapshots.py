@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
         A row of losses for each epoch of the phase so far.
     network, optimizer
         The values of their variables, in their order; among the network's are its dropout's random
-        numbers.
+        numbers, after the optimizer's are the messages that steps of sub-graphs remember.
     assignment
         Of the clustering phase q and p, each (N, C), once they are there.
     changed
@@ -67,15 +67,20 @@ class Targets(Protocol):
 
 
 class Stepper(NamedTuple):
-    """An optimizer of the network, and what takes its step at an epoch and returns the losses."""
+    """An optimizer of the network, and what takes its step at an epoch and returns the losses.
+
+    `remembered` is what steps of sub-graphs leave for others; see `subgraphs.SubGraphs`.
+    """
 
     optimizer: keras.optimizers.Optimizer
     one_epoch: Callable[[int], StepLosses]
+    remembered: list[tf.Variable]
 
     @property
-    def variables(self) -> list[keras.Variable]:
-        """The variables of the optimizer but its rate, which is that of the stepper."""
-        return [v for v in self.optimizer.variables if v.name != "learning_rate"]
+    def variables(self) -> list[keras.Variable | tf.Variable]:
+        """What is remembered, and the variables of the optimizer but its rate, the stepper's."""
+        of_optimizer = [v for v in self.optimizer.variables if v.name != "learning_rate"]
+        return [*of_optimizer, *self.remembered]
 
 
 class PhaseRun:

@@ -9,7 +9,7 @@ function there, and its word among the choices of that setting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import anndata as ad
 import numpy as np
@@ -22,12 +22,27 @@ import likelihoods
 import losses
 import views
 from layers import CountHeads, exponents_of
+from parts import Parts
 from settings import Architecture, Objective
 from utils import CACHE_BYTES
 
-# How badly the counts are reconstructed: a function of the decoder's heads to a scalar to lower,
-# differentiable in all that the heads are made of.
-Reconstruction = Callable[[CountHeads], tf.Tensor]
+
+class Reconstruction(Protocol):
+    """How badly the counts are reconstructed, of one data set: a NamedTuple with a target.
+
+    It is a function of the decoder's heads to a scalar to lower, a mean over cells, differentiable
+    in all that the heads are made of.
+    """
+
+    @property
+    def target(self) -> Any:
+        """A tensor, or a NamedTuple of tensors, with a row for each cell."""
+
+    def __call__(self, heads: CountHeads) -> tf.Tensor:
+        """Return the mean loss of the heads of all cells."""
+
+    def _replace(self, *, target: Any) -> Reconstruction:
+        """Return the same with the target of other cells."""
 
 
 class GraphTensors(NamedTuple):
@@ -68,6 +83,8 @@ class TrainingData(NamedTuple):
     closeness
         How many neighbours the cells of each edge have in common, shape (E,), see `closeness_of`;
         of length 0 where the graph's loss does not ask for it.
+    parts
+        The parts of the graph of which steps are made; None for steps of all cells.
     """
 
     graph: GraphTensors
@@ -76,6 +93,7 @@ class TrainingData(NamedTuple):
     components: tf.Tensor
     batches: tf.Tensor
     closeness: tf.Tensor
+    parts: Parts | None = None
 
 
 def graph_tensors(

@@ -1,12 +1,12 @@
 """The two training phases: pretraining of the autoencoder, then KL clustering.
 
-Letters: N cells, D latent size, F features that are clustered, C clusters. Full batch, one compiled
-step for each phase; no function here has a parameter for true labels.
+Letters: N cells, D latent size, F features that are clustered, C clusters. One compiled step for
+each phase, of all cells (`steps.py`) or of a few parts of a large graph (`subgraphs.py`); an epoch
+is one such step. No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 import losses
-from epochs import History, PhaseLog, Watch
-from layers import FactoredLogits
+from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
 from model import SCTAG
 from settings import Objective, Training
 from snapshots import Keep, PhaseRun, Snapshot, Stepper
-from tensors import TrainingData, join
+from steps import WholeGraph
+from subgraphs import SubGraphs
+from tensors import TrainingData
 from utils import TrainingError
 
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
@@ -50,44 +51,9 @@ def phases(training: Training) -> tuple[Phase, Phase]:
     )
 
 
-def step_losses(
-    network: SCTAG, data: TrainingData, p: tf.Tensor | None, objective: Objective
-) -> StepLosses:
-    """Return the losses at the network's weights, with input dropout on.
-
-    The total is differentiable in all that can be trained. `p` is the target distribution of the
-    clusters (N, C), or None in pretraining; the objective has the weights of the losses in their
-    sum and the direction of the KL divergence.
-    """
-    z = network.encode(data.graph, training=True)
-    graph_logits = network.decode_graph(z)
-    adj = graph_loss(network, graph_logits, data, objective)
-    zinb = data.reconstruction(network.decode_counts(z, data.batches))
-    divergence = tf.constant(0.0)
-    if p is not None:
-        q = network.assign(join(z, data))
-        divergence = losses.kl_divergence(p, q, direction=objective.kl)
-    total = objective.w_adj * adj + objective.w_zinb * zinb + objective.w_kl * divergence
-    return StepLosses(total=total, adj=adj, zinb=zinb, kl=divergence)
-
-
-def graph_loss(
-    network: SCTAG, logits: FactoredLogits, data: TrainingData, objective: Objective
-) -> tf.Tensor:
-    """Return the loss of the graph decoder that the objective names, a scalar.
-
-    The random pairs of "jaccard" are new at each step; they follow the network's seed.
-    """
-    if objective.graph_loss == "mse":
-        return losses.adjacency_mse(*logits, data.graph.edges, block_bytes=data.block_bytes)
-    others = tf.random.stateless_uniform(
-        data.closeness.shape,
-        tf.cast(network.input_dropout.seed_generator.next(), tf.int32),
-        maxval=logits.left.shape[0],
-        dtype=tf.int32,
-        alg="philox",
-    )
-    return losses.edge_cross_entropy(*logits, data.graph.edges, data.closeness, others)
+def road_of(network: SCTAG, data: TrainingData) -> WholeGraph | SubGraphs:
+    """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs."""
+    return WholeGraph(network, data) if data.parts is None else SubGraphs(network, data)
 
 
 def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.Optimizer:
@@ -105,30 +71,6 @@ def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.O
     return optimizer
 
 
-def make_step(
-    network: SCTAG,
-    data: TrainingData,
-    objective: Objective,
-    optimizer: keras.optimizers.Optimizer,
-) -> Callable[[tf.Tensor | None], StepLosses]:
-    """Return one compiled full-batch step of an optimizer of `adam`; both phases are made of it.
-
-    The step takes the target distribution p (N, C) of the clustering phase, or None before it, and
-    returns the losses that its gradient was taken of.
-    """
-    variables = network.trainable_variables
-
-    @tf.function(jit_compile=True)
-    def step(p: tf.Tensor | None) -> StepLosses:
-        with tf.GradientTape() as tape:
-            values_of_losses = step_losses(network, data, p, objective)
-        values = [variable.value for variable in variables]
-        optimizer.apply(tape.gradient(values_of_losses.total, values), variables)
-        return values_of_losses
-
-    return step
-
-
 class Pretraining:
     """Pretraining of encoder and decoders on the graph and the counts, from any seed's weights.
 
@@ -139,8 +81,8 @@ class Pretraining:
     network, data, objective
         What is trained, on what, and by which losses.
     phase
-        It ends early when the mean total loss of `WINDOW` epochs is less than the share
-        `phase.tolerance` below that of the `WINDOW` epochs before.
+        It ends early when the mean total loss of `WINDOW` epochs, or of a pass if that has more, is
+        less than the share `phase.tolerance` below that of as many epochs before.
     quiet
         Whether there is no progress bar.
     watch
@@ -157,8 +99,11 @@ class Pretraining:
         quiet: bool,
         watch: Watch | None = None,
     ) -> None:
-        self.network, self.data, self.objective = network, data, objective
+        self.network, self.road, self.objective = network, road_of(network, data), objective
         self.phase, self.quiet, self.watch = phase, quiet, watch
+        # A window of steps of sub-graphs has a pass at least.
+        passed = -(-self.road.steps_of_pass // CHECK_EVERY) * CHECK_EVERY
+        self.window = max(WINDOW, passed)
         self.stepper = self._new_stepper(1.0)
         self.fresh = [variable.numpy() for variable in self.stepper.variables]
 
@@ -182,6 +127,7 @@ class Pretraining:
         self.network.restart(seed)
         for variable, value in zip(self.stepper.variables, self.fresh, strict=True):
             variable.assign(value)
+        self.road.begin()
         phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
         run = PhaseRun(phase_log, self.network, self._stepper_at, keep=keep)
         return run.run(self._reason_to_stop, start=start)
@@ -191,24 +137,24 @@ class Pretraining:
 
     def _new_stepper(self, rate: float) -> Stepper:
         optimizer = adam(self.network, self.phase, rate)
-        step = make_step(self.network, self.data, self.objective, optimizer)
-        return Stepper(optimizer, lambda _: step(None))
+        step = self.road.make_step(self.objective, optimizer)
+        return Stepper(optimizer, lambda epoch: step(epoch, None), self.road.remembered)
 
     def _reason_to_stop(self, history: History) -> str | None:
-        tolerance = self.phase.tolerance
-        if not tolerance or len(history) % WINDOW or len(history) < 2 * WINDOW:
+        tolerance, window = self.phase.tolerance, self.window
+        if not tolerance or len(history) % window or len(history) < 2 * window:
             return None
-        totals = [row["total"] for row in history[-2 * WINDOW :]]
-        before, now = np.mean(totals[:WINDOW]), np.mean(totals[WINDOW:])
+        totals = [row["total"] for row in history[-2 * window :]]
+        before, now = np.mean(totals[:window]), np.mean(totals[window:])
         gain = (before - now) / abs(before)
         if gain >= tolerance:
             return None
-        return f"the loss fell by {gain:.2%} in {WINDOW} epochs, less than {tolerance:.2%}"
+        return f"the loss fell by {gain:.2%} in {window} epochs, less than {tolerance:.2%}"
 
 
 def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
     """Return the embedding z (N, D) of every cell, dropout off; TrainingError if not finite."""
-    return _finite(network.encode(data.graph, training=False).numpy(), "the embedding")
+    return _finite(road_of(network, data).encode(), "the embedding")
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:
@@ -232,12 +178,8 @@ class Clustered(NamedTuple):
 class _Assignment:
     """The assignment q of the cells to the centres and its target p, refreshed at intervals."""
 
-    def __init__(self, network: SCTAG, data: TrainingData) -> None:
-        @tf.function(jit_compile=True)
-        def assign() -> tf.Tensor:
-            return network.assign(join(network.encode(data.graph, training=False), data))
-
-        self.assign = assign
+    def __init__(self, road: WholeGraph | SubGraphs) -> None:
+        self.assign = road.assign
         self.q: tf.Tensor | None = None
         self.p: tf.Tensor | None = None
         self.changed: list[float] = []  # share of cells with a new label, at each refresh but one
@@ -297,19 +239,20 @@ def cluster(
     TrainingError
         If a loss is not finite, also at a tenth of the learning rate, or the assignment is not.
     """
-    phase = phases(training)[1]
-    assignment = _Assignment(network, data)
+    phase, road = phases(training)[1], road_of(network, data)
+    assignment = _Assignment(road)
+    interval = max(training.update_interval, road.steps_of_pass)
 
     def stepper_at(rate: float) -> Stepper:
         optimizer = adam(network, phase, rate)
-        step = make_step(network, data, objective, optimizer)
+        step = road.make_step(objective, optimizer)
 
         def one_epoch(epoch: int) -> StepLosses:
-            if (epoch - 1) % training.update_interval == 0:
+            if (epoch - 1) % interval == 0:
                 assignment.refresh()
-            return step(assignment.p)
+            return step(epoch, assignment.p)
 
-        return Stepper(optimizer, one_epoch)
+        return Stepper(optimizer, one_epoch, road.remembered)
 
     def reason_to_stop(_: History) -> str | None:
         return assignment.reason_to_stop(phase.tolerance)

@@ -101,6 +101,7 @@ def _make_own_steps(
     """Return the suite's compiled steps, of `official` or of `sctag` with 3 true hops."""
     import tensorflow as tf
 
+    import steps
     import tensors
     import training
     from model import SCTAG
@@ -111,7 +112,7 @@ def _make_own_steps(
 
     def step(learning_rate: float) -> Callable:
         optimizer = training.adam(network, training.Phase(1, learning_rate))
-        return training.make_step(network, data, settings, optimizer)
+        return steps.make_step(network, data, settings, optimizer)
 
     pretrain = step(1e-4)
     pretrain(None)  # traced before the centres exist

@@ -2,7 +2,7 @@
 
 The slow road is written from the formulas alone: eager, float64, dense N x N matrices, explicit
 powers of P, log Gammas. It shares no code with the suite; it is given the prepared data and the
-values of the network's weights. The fast road is what `training.make_step` runs: compiled, float32,
+values of the network's weights. The fast road is what `steps.make_step` runs: compiled, float32,
 propagated in advance or by Horner's rule, and with the two large losses in blocks of rows.
 """
 
@@ -17,6 +17,7 @@ from conftest import network
 from conftest import prepared as prepare
 
 import losses
+import steps
 import training
 import views
 from blocks import Blocks
@@ -180,12 +181,12 @@ class SlowRoad:
 
 
 def fast_road(net, data, p, objective):
-    """What `training.make_step` computes: the losses and the gradient of their weighted sum."""
+    """What `steps.make_step` computes: the losses and the gradient of their weighted sum."""
 
     @tf.function(jit_compile=True)
     def compute():
         with tf.GradientTape() as tape:
-            computed = training.step_losses(net, data, p, objective)
+            computed = steps.step_losses(net, data, p, objective)
         values = [variable.value for variable in net.trainable_variables]
         return (computed.adj, computed.zinb, computed.kl), tape.gradient(computed.total, values)
 
@@ -213,11 +214,11 @@ def test_losses_and_gradients_are_the_slow_ones(name):
 def test_twenty_steps_are_twenty_plain_adam_steps():
     """Compiled float32 steps against Adam's formula (Keras' epsilon) on float64 gradients."""
     slow, net, data, p = start(SCTAG)
-    rate, steps = 5e-4, 20
-    optimizer = training.adam(net, Phase(steps, rate))
-    step = training.make_step(net, data, objective_of(SCTAG), optimizer)
+    rate, n_steps = 5e-4, 20
+    optimizer = training.adam(net, Phase(n_steps, rate))
+    step = steps.make_step(net, data, objective_of(SCTAG), optimizer)
     first, second = ([np.zeros(w.shape) for w in slow.weights] for _ in range(2))
-    for t in range(1, steps + 1):
+    for t in range(1, n_steps + 1):
         expected, gradients = slow.gradients()
         computed = step(p)
         assert_losses_agree((computed.adj, computed.zinb, computed.kl), expected, f"step {t}")
@@ -229,5 +230,5 @@ def test_twenty_steps_are_twenty_plain_adam_steps():
     for variable, w in zip(net.trainable_variables, slow.weights, strict=True):
         # In float32 1 - 0.999^t, and so a step, is off by up to 1e-5 of itself; an entry whose
         # gradient nearly vanishes moves by more, as Adam divides its rounding by its size.
-        error = np.abs(variable.numpy() - w.numpy()).max() / (steps * rate)
-        assert error <= 1e-3, f"{variable.path} is off by {error:.1e} of what {steps} steps move"
+        error = np.abs(variable.numpy() - w.numpy()).max() / (n_steps * rate)
+        assert error <= 1e-3, f"{variable.path} is off by {error:.1e} of what {n_steps} steps move"

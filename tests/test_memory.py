@@ -113,12 +113,12 @@ MEASURED = [
     (3_000, 2_000, "no_report highly_genes=2000", 1_778),
     (3_000, 20_000, "no_report", 1_846),
     (6_000, 2_000, "no_report", 1_892),
-    (10_000, 2_000, "", 2_163),
-    (10_000, 2_000, "no_report", 2_114),
-    (10_000, 2_000, "no_report graph_loss=mse", 2_002),
-    (10_000, 2_000, "no_report highly_genes=2000", 2_657),
-    (10_000, 2_000, "no_report hops=3", 2_213),
-    (30_000, 2_000, "no_report", 3_670),
+    (10_000, 2_000, "batch_cells=30000", 2_163),
+    (10_000, 2_000, "no_report batch_cells=30000", 2_114),
+    (10_000, 2_000, "no_report graph_loss=mse batch_cells=30000", 2_002),
+    (10_000, 2_000, "no_report highly_genes=2000 batch_cells=30000", 2_657),
+    (10_000, 2_000, "no_report hops=3 batch_cells=30000", 2_213),
+    (30_000, 2_000, "no_report batch_cells=30000", 3_670),
 ]
 
 
@@ -176,7 +176,8 @@ def test_a_run_takes_what_was_estimated(cells, flags, tmp_path, request):
 
 
 def test_more_of_anything_takes_more():
-    settings = Settings.of()
+    whole = "batch_cells=20000"
+    settings = settings_of(whole)
     one = size(settings, cells=10_000)
     lowest = memory.estimated_peaks(one, settings)
     for name in one._fields:
@@ -184,9 +185,9 @@ def test_more_of_anything_takes_more():
         assert all(new >= old for new, old in zip(more, lowest, strict=True))
         assert sum(more) > sum(lowest), name
     for flags in ("hops=3", "denoised", "graph_loss=jaccard"):
-        assert max(memory.estimated_peaks(one, settings_of(flags))) >= max(lowest)
-    for flags in ("no_report no_h5ad", "graph_loss=mse", "dropout=0"):
-        assert max(memory.estimated_peaks(one, settings_of(flags))) < max(lowest)
+        assert max(memory.estimated_peaks(one, settings_of(f"{whole} {flags}"))) >= max(lowest)
+    for flags in ("no_report no_h5ad", "graph_loss=mse", "dropout=0", "batch_cells=4096"):
+        assert max(memory.estimated_peaks(one, settings_of(f"{whole} {flags}"))) < max(lowest)
 
 
 def test_prepared_data_have_the_size_that_was_estimated_of_the_counts():
@@ -250,7 +251,8 @@ def refusal(adata, settings):
 
 
 def test_what_cannot_fit_is_refused_with_what_helps(little):
-    adata, settings = counts_of(20_000), Settings.of(highly_genes=2_000, hops=3, gpu_option="-1")
+    adata, flags = counts_of(20_000), {"highly_genes": 2_000, "hops": 3, "gpu_option": "-1"}
+    settings = Settings.of(**flags, batch_cells=20_000)
     little(3 * GIB)
     sentence = refusal(adata, settings)
     assert re.match(
@@ -274,7 +276,7 @@ def test_what_can_never_fit_is_refused_without_flags(little):
 
 
 def test_a_flag_that_is_given_already_is_not_named(little):
-    settings = Settings.of(no_report=True, no_h5ad=True, gpu_option="-1")
+    settings = Settings.of(no_report=True, no_h5ad=True, gpu_option="-1", batch_cells=20_000)
     little(2 * GIB)
     sentence = refusal(counts_of(20_000), settings)
     assert [flag for flag, *_ in re.findall(FLAG, sentence)] == ["subsample"]
@@ -311,7 +313,7 @@ def test_a_notebook_is_asked_for_what_training_adds(little, monkeypatch):
 
 
 def test_what_lies_on_a_gpu_is_not_counted_here(monkeypatch):
-    settings = Settings.of()
+    settings = Settings.of(batch_cells=100_000)
     one = size(settings, cells=100_000)
     there = memory.estimated_peaks(one, settings, on_gpu=True).training
     assert there < 0.6 * memory.estimated_peaks(one, settings).training

@@ -1,0 +1,325 @@
+"""Steps of training on a few parts of the graph each, and all cells layer by layer in chunks.
+
+A step has the cells of a few parts, with inputs that were propagated on the whole graph, so the
+first graph convolution is exact. The second one needs the message of each neighbour: of one in the
+step it is computed, of one that is not it is remembered from the last step that had it. No edge is
+dropped; a message may be old. Source: GNNAutoScale (Fey et al. 2021, arXiv:2106.05609); parts as in
+Cluster-GCN (Chiang et al. 2019, arXiv:1905.07953). Losses over pairs of cells, and the gradient
+that goes through messages, are weighted by one over the probability that both cells are in a step.
+
+Letters: N cells, B cells of a step, D latent size, C clusters, E edges of the graph, M entries of
+the rows of Â of the cells of a step, filled up to the same number in each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+import losses
+from layers import FactoredLogits
+from losses import Edges, StepLosses
+from model import BLOCK_CELLS, SCTAG
+from parts import Parts
+from settings import Objective
+from steps import Step, losses_of, take_step
+from tensors import TrainingData
+
+PREFETCHED = 2  # steps whose rows are gathered while another one computes
+
+
+class Entries(NamedTuple):
+    """The entries (i, j) of Â in the rows of the cells of a step, each array (M,).
+
+    Parameters
+    ----------
+    rows, cols
+        Where i and j are among the cells of the step; cols is 0 where j is not in it.
+    cells
+        j among all cells.
+    values
+        The entries themselves; 0 where there is none, and the array is only filled up.
+    closeness
+        How many neighbours i and j have in common, see `tensors.closeness_of`.
+    weights
+        1 / the probability that both are in a step; 0 where j is not in this one.
+    """
+
+    rows: Any
+    cols: Any
+    cells: Any
+    values: Any
+    closeness: Any
+    weights: Any
+
+
+class Batch(NamedTuple):
+    """What a step reads, arrays or tensors.
+
+    Parameters
+    ----------
+    cells, places
+        The cells among all cells and on the circle of `parts.Parts`, both (B,).
+    degree
+        How many edges each cell begins, (B,).
+    propagated, target, components, batches
+        The cells' rows of the tensors of `tensors.TrainingData`.
+    entries
+        See `Entries`.
+    """
+
+    cells: Any
+    places: Any
+    degree: Any
+    propagated: Any
+    target: Any
+    components: Any
+    batches: Any
+    entries: Entries
+
+
+class Gatherer:
+    """Gathers what a step reads, in the machine's memory."""
+
+    def __init__(self, data: TrainingData, parts: Parts, *, transposed: bool) -> None:
+        self.parts, n_cells = parts, len(parts.order)
+        self.rows: tuple[Any, ...] = tf.nest.map_structure(
+            lambda tensor: tensor.numpy(),
+            (data.graph.propagated, data.reconstruction.target, data.components, data.batches),
+        )
+        shape = (n_cells, n_cells)
+        self.propagation = sp.csr_matrix(
+            (data.graph.propagation.values, data.graph.propagation.indices.numpy().T), shape
+        )
+        first, second = (ends.numpy() for ends in data.graph.edges)
+        closeness = sp.csr_matrix((data.closeness, (first, second)), shape)
+        if transposed:
+            closeness = closeness.T.tocsr()
+        closeness.sort_indices()
+        self.closeness = closeness.data  # in the order of the entries of Â
+        self.degree = np.bincount(first, minlength=n_cells).astype(np.float32)
+        self.place = np.argsort(parts.order)
+        self.weights = parts.weights()
+        of_cell = np.diff(self.propagation.indptr)[parts.order]
+        before = np.concatenate([[0], np.cumsum(np.concatenate([of_cell, of_cell]))])
+        of_part = before[parts.size :] - before[: -parts.size]
+        self.n_entries = int(of_part.max()) * (parts.cells // parts.size)
+
+    def batch(self, step: int, *, seed: int) -> Batch:
+        """Return what a step reads, counted from 0."""
+        places = self.parts.of_step(step, seed=seed)
+        cells = self.parts.order[places]
+        propagated, target, components, batches = tf.nest.map_structure(
+            lambda array: array[cells], self.rows
+        )
+        return Batch(
+            cells=cells.astype(np.int32),
+            places=places.astype(np.int32),
+            degree=self.degree[cells],
+            propagated=propagated,
+            target=target,
+            components=components,
+            batches=batches,
+            entries=self._entries(cells),
+        )
+
+    def _entries(self, cells: np.ndarray) -> Entries:
+        """Return the entries in the rows of cells."""
+        starts = self.propagation.indptr[cells]
+        lengths = self.propagation.indptr[cells + 1] - starts
+        rows = np.repeat(np.arange(len(cells)), lengths)
+        at = np.arange(len(rows)) + np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        others = self.propagation.indices[at]
+        column = np.full(len(self.place), -1)
+        column[cells] = np.arange(len(cells))
+        cols = column[others]
+        distance = self.parts.distance(self.place[cells][rows], self.place[others])
+
+        def filled(values: np.ndarray, dtype: type, fill: int = 0) -> np.ndarray:
+            array: np.ndarray = np.full(self.n_entries, fill, dtype)
+            array[: len(values)] = values
+            return array
+
+        return Entries(
+            rows=filled(rows, np.int32, len(cells) - 1),
+            cols=filled(np.maximum(cols, 0), np.int32),
+            cells=filled(others, np.int32),
+            values=filled(self.propagation.data[at], np.float32),
+            closeness=filled(self.closeness[at], np.float32),
+            weights=filled(np.where(cols >= 0, self.weights[distance], 0.0), np.float32),
+        )
+
+
+class SubGraphs:
+    """Steps of a few parts of the graph, and embedding and assignment of all cells in chunks.
+
+    Parameters
+    ----------
+    network
+        What is trained.
+    data
+        Tensors of the run, with parts.
+    """
+
+    def __init__(self, network: SCTAG, data: TrainingData) -> None:
+        assert data.parts is not None
+        self.network, self.data, self.parts = network, data, data.parts
+        self.transposed = network.architecture.direction == "atx"
+        self.gatherer = Gatherer(data, self.parts, transposed=self.transposed)
+        self.steps_of_pass = self.parts.steps
+        # The messages of all cells (N, D), of each product with Â in its order.
+        shape = (len(self.parts.order), network.architecture.latent_dim)
+        products = max(network.encoder_2.exponents)
+        self.remembered = [tf.Variable(tf.zeros(shape)) for _ in range(products)]
+        self.batches: Iterator[Batch] = iter(())
+        self.next: tuple[int, int] | None = None  # seed and step of the next of them
+
+    def begin(self) -> None:
+        """Remember the messages of all cells at the network's weights."""
+        self.encode()
+
+    def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
+        """Return a compiled step of an optimizer of `training.adam`; each has the same shapes."""
+
+        @tf.function(jit_compile=True)
+        def compiled(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Any:
+            return take_step(
+                self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
+            )
+
+        def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
+            batch = self.batch(epoch - 1)
+            computed, messages = compiled(batch, self.stale(batch), p)
+            for memory, message in zip(self.remembered, messages, strict=True):
+                memory.scatter_update(tf.IndexedSlices(message, batch.cells))
+            return computed
+
+        return step
+
+    def batch(self, step: int) -> Batch:
+        """Return what a step reads, counted from 0; those after it are gathered meanwhile."""
+        seed = self.network.seed
+        if self.next != (seed, step):
+            like = self.gatherer.batch(step, seed=seed)
+            dataset = tf.data.Dataset.from_generator(
+                lambda: (self.gatherer.batch(s, seed=seed) for s in itertools.count(step)),
+                output_signature=tf.nest.map_structure(
+                    lambda array: tf.TensorSpec(array.shape, array.dtype), like
+                ),
+            )
+            self.batches = iter(dataset.prefetch(PREFETCHED))
+        self.next = (seed, step + 1)
+        return next(self.batches)
+
+    def stale(self, batch: Batch) -> list[tf.Tensor]:
+        """Return the remembered messages of the neighbours of the cells of a step, each (M, D)."""
+        return [tf.gather(memory, batch.entries.cells) for memory in self.remembered]
+
+    # --- The losses of a step ---------------------------------------------------------------------
+
+    def losses(
+        self, batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None, objective: Objective
+    ) -> tuple[StepLosses, list[tf.Tensor]]:
+        """Return the losses of a step, and the messages (B, D) of its cells.
+
+        With messages that are not old the expectation of each loss over many steps is that of all
+        cells. So is that of the gradient of what is a mean over cells, with one hop; that of the
+        graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
+        all cells (N, C), see `steps.step_losses`.
+        """
+        propagated = self.network.input_dropout(batch.propagated, training=True)
+        hidden = self.network.encoder_1.call_on_propagated(propagated)  # (B, hidden_dim)
+        messages: list[tf.Tensor] = []
+
+        def propagate(total: tf.Tensor) -> tf.Tensor:
+            messages.append(total)
+            return self._product(total, batch.entries, stale[len(messages) - 1])
+
+        z = self.network.encoder_2.horner(self.network.encoder_2.terms(hidden), propagate)
+        adj = self.graph_loss(self.network.decode_graph(z), batch)
+        cells = self.data._replace(
+            reconstruction=self.data.reconstruction._replace(target=batch.target),
+            components=batch.components,
+            batches=batch.batches,
+        )
+        of_cells = None if p is None else tf.gather(p, batch.cells)
+        return losses_of(self.network, z, adj, cells, of_cells, objective), messages
+
+    def _product(self, total: tf.Tensor, entries: Entries, stale: tf.Tensor) -> tf.Tensor:
+        """Return the rows of Â of a step times the messages of all cells, (B, D).
+
+        A gradient goes through the messages of the cells of the step only. There it is scaled by
+        one over the probability that the second cell of an entry is in a step that has the first.
+        """
+        fresh = tf.gather(total, entries.cols)  # (M, D)
+        fixed = tf.stop_gradient(fresh)
+        scale = entries.weights[:, None] / self.gatherer.weights[0]
+        scaled = fixed + scale * (fresh - fixed)
+        used = tf.where(entries.weights[:, None] > 0, scaled, stale)
+        sent = entries.values[:, None] * used
+        return tf.math.unsorted_segment_sum(sent, entries.rows, total.shape[0])
+
+    def graph_loss(self, logits: FactoredLogits, batch: Batch) -> tf.Tensor:
+        """Return the part of a step in `losses.edge_cross_entropy` of the whole graph.
+
+        Of the edges those of which the step has both cells, weighted; of the random pairs as many
+        for each cell of the step, with a second cell of the step, weighted to be one of all cells.
+        """
+        entries, n_cells = batch.entries, len(self.parts.order)
+        ends = (entries.cols, entries.rows) if self.transposed else (entries.rows, entries.cols)
+        near = losses.pair_entropy(*logits, Edges(*ends), entries.closeness)
+        size, n_edges = self.parts.cells, self.data.graph.edges.rows.shape[0]
+        draws = max(1, round(n_edges / n_cells))
+        others = tf.random.stateless_uniform(
+            [size, draws],
+            tf.cast(self.network.input_dropout.seed_generator.next(), tf.int32),
+            maxval=size,
+            dtype=tf.int32,
+            alg="philox",
+        )
+        apart = tf.abs(batch.places[:, None] - tf.gather(batch.places, others))
+        distance = tf.minimum(tf.minimum(apart, n_cells - apart), self.parts.far)
+        weights = tf.gather(tf.constant(self.gatherer.weights), distance)
+        weights *= batch.degree[:, None] / (draws * self.gatherer.weights[0])
+        firsts = tf.repeat(tf.range(size), draws)
+        pairs = Edges(firsts, tf.reshape(others, [-1]))
+        far = losses.pair_entropy(*logits, pairs, tf.zeros([size * draws]))
+        total = tf.reduce_sum(entries.weights * near)
+        total += tf.reduce_sum(tf.reshape(weights, [-1]) * far)
+        return 0.5 * total / n_edges
+
+    # --- All cells --------------------------------------------------------------------------------
+
+    def encode(self) -> np.ndarray:
+        """Return the embedding z (N, D) of every cell, dropout off; all messages are remembered.
+
+        It is `SCTAG.encode` of the whole graph, to rounding: each layer of all cells before the
+        next, its products in chunks of cells.
+        """
+        propagated = self.gatherer.rows[0]
+        chunks = []
+        for start in range(0, len(propagated), BLOCK_CELLS):
+            rows = tf.constant(propagated[start : start + BLOCK_CELLS])
+            hidden = self.network.encoder_1.call_on_propagated(rows)
+            chunks.append(self.network.encoder_2.terms(hidden))
+        terms = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+        memories = iter(self.remembered)
+
+        def propagate(total: np.ndarray) -> np.ndarray:
+            next(memories).assign(total)
+            return self.gatherer.propagation @ total
+
+        return np.asarray(self.network.encoder_2.horner(terms, propagate))
+
+    def assign(self) -> tf.Tensor:
+        """Return the assignment q (N, C) of every cell to the centres, dropout off."""
+        points = np.concatenate([self.encode(), self.gatherer.rows[2]], axis=1)
+        starts = range(0, len(points), BLOCK_CELLS)
+        chunks = [points[start : start + BLOCK_CELLS] for start in starts]
+        return tf.concat([self.network.assign(tf.constant(chunk)) for chunk in chunks], axis=0)
