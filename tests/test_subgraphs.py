@@ -98,7 +98,7 @@ def test_neighbours_are_near_each_other_on_the_circle(prepared):
 
     order = parts.community_order(graph, 7, seed=1)
     np.testing.assert_array_equal(np.sort(order), np.arange(112))
-    assert in_one_part(order) > 4 * in_one_part(np.random.default_rng(0).permutation(112))
+    assert in_one_part(order) > 2.5 * in_one_part(np.random.default_rng(0).permutation(112))
     groups = clustering.leiden(clustering.undirected(graph), resolution=1.0, seed=1)[order]
     assert np.sum(groups[1:] != groups[:-1]) == groups.max()  # each community in one piece
 
@@ -209,11 +209,9 @@ def test_the_expectation_of_a_step_is_that_of_the_whole_graph():
     expected = whole_gradients(net, data, p, objective)
     for (mean, error), value in zip(computed, expected, strict=True):
         assert (np.abs(mean - value) <= 5 * error + 1e-5 * np.abs(value).max()).all()
-    through_neighbours = 4 + next(
-        i for i, v in enumerate(net.trainable_variables) if v.path.startswith("sctag/encoder_2")
-    )
-    mean, value = computed[through_neighbours][0], expected[through_neighbours]
-    assert np.linalg.norm(mean - value) < 0.05 * np.linalg.norm(value)
+    for place in (4, 6):  # the kernels of both graph convolutions
+        mean, value = computed[place][0], expected[place]
+        assert np.linalg.norm(mean - value) < 0.05 * np.linalg.norm(value)
 
 
 @pytest.mark.parametrize("direction", ["ax", "atx"])
@@ -340,5 +338,6 @@ def test_fewer_cells_of_a_step_take_less_memory():
         memory.estimated_peaks(size, Settings.of(batch_cells=cells)).training
         for cells in (1_024, 16_384)
     )
-    step_of_cell = 4 * (3 * 1_024 + 2.5 * 2 * 500)  # its activations, and its inputs
-    assert many - few == pytest.approx(step_of_cell * (16_384 - 1_024), rel=0.2)
+    # Its activations, its inputs, and the pairs of its 20 edges.
+    step_of_cell = 4 * (3 * 1_024 + 2.5 * 2 * 500 + 20 * 2 * 2 * 16)
+    assert many - few == pytest.approx(step_of_cell * (16_384 - 1_024), rel=0.05)
