@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from settings import Settings
+from settings import BATCH_CELLS, WHOLE_CELLS, Settings
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
 log = logging.getLogger("sctag")
 
-WHOLE_CELLS = 8_000  # up to which each step is of all cells, unless the settings say otherwise
-BATCH_CELLS = 2_048  # of a step beyond
 TOGETHER = 8  # parts of a step: fewer keep more edges within a step, more are more alike
 FINER = 8.0  # factor between two resolutions of communities
 FINEST = 1e4  # resolution beyond which none is tried

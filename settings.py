@@ -25,6 +25,9 @@ RENAMED: dict[str, str] = {}
 # Flags of earlier versions that are gone, and the one value that still says what is done.
 RETIRED = {"restarts": "1", "networks": "1"}
 
+# Cells up to which each step of training has all of them, and cells of a step of more.
+WHOLE_CELLS, BATCH_CELLS = 8_000, 2_048
+
 _run = partial(setting, group="run", stage="run")
 _model = partial(setting, group="model", stage="model")
 _training = partial(setting, group="training", stage="training")
@@ -254,7 +257,7 @@ class Training:
         "cells of a step of training, at most, drawn as parts of the graph; an epoch of the log, "
         "of history.csv and of the other flags is then such a step, not a pass over all cells",
         low=32,
-        shown="all cells up to 8000, else 2048",
+        shown=f"all cells up to {WHOLE_CELLS}, else {BATCH_CELLS}",
     )
     maxiter: int = _training(
         300,

@@ -17,7 +17,7 @@ import training
 import views
 from checkpoints import Saved
 from parts import TOGETHER, Parts
-from settings import Objective, Settings, Training
+from settings import BATCH_CELLS, WHOLE_CELLS, Objective, Settings, Training
 from subgraphs import SubGraphs
 
 OBJECTIVE = Objective(w_adj=0.3)
@@ -107,8 +107,8 @@ def test_the_cells_of_a_step_are_few_only_where_that_is_asked_for_or_the_cells_a
     def cells(n_cells, **given):
         return parts.cells_of_step(Settings.of(**given), n_cells)
 
-    few = parts.WHOLE_CELLS
-    assert (cells(few), cells(few + 1)) == (None, parts.BATCH_CELLS)
+    few = WHOLE_CELLS
+    assert (cells(few), cells(few + 1)) == (None, BATCH_CELLS)
     assert cells(few + 1, graph_loss="mse") is cells(few + 1, variant="official") is None
     assert (cells(100, batch_cells=99), cells(100, batch_cells=100)) == (99, None)
 
