@@ -273,7 +273,9 @@ class Training:
         low=0,
         below=1,
     )
-    update_interval: int = _training(8, "epochs between two updates of p", low=1)
+    update_interval: int = _training(
+        8, "epochs between two updates of p; with --batch_cells at least those of a pass", low=1
+    )
     train_centers: bool = _training(
         True, "train the cluster centres with the network", official=False
     )

@@ -134,6 +134,9 @@ class WholeGraph:
     def begin(self) -> None:
         """Do nothing: no step depends on what another one has left but the weights."""
 
+    def close(self) -> None:
+        """Do nothing: nothing is gathered for steps to come."""
+
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a compiled step of an optimizer of `training.adam`."""
         step = make_step(self.network, self.data, objective, optimizer)

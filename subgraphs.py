@@ -184,6 +184,10 @@ class SubGraphs:
         """Remember the messages of all cells at the network's weights."""
         self.encode()
 
+    def close(self) -> None:
+        """Gather nothing more for steps to come, until one is taken."""
+        self.batches, self.next = iter(()), None
+
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a compiled step of an optimizer of `training.adam`; each has the same shapes."""
 

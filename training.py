@@ -7,6 +7,7 @@ is one such step. No function here has a parameter for true labels.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import keras
@@ -130,7 +131,8 @@ class Pretraining:
         self.road.begin()
         phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
         run = PhaseRun(phase_log, self.network, self._stepper_at, keep=keep)
-        return run.run(self._reason_to_stop, start=start)
+        with contextlib.closing(self.road):
+            return run.run(self._reason_to_stop, start=start)
 
     def _stepper_at(self, rate: float) -> Stepper:
         return self.stepper if rate == 1 else self._new_stepper(rate)
@@ -259,7 +261,8 @@ def cluster(
 
     phase_log = PhaseLog("cluster", phase.epochs, quiet=quiet, watch=watch)
     run = PhaseRun(phase_log, network, stepper_at, targets=assignment, keep=keep)
-    history = run.run(reason_to_stop, start=start)
+    with contextlib.closing(road):
+        history = run.run(reason_to_stop, start=start)
     q = _finite(assignment.assign().numpy(), "the assignment")
     if training.final_labels == "refresh" and assignment.q is not None:
         q = assignment.q.numpy()
