@@ -16,6 +16,7 @@ import numpy as np
 
 import batches
 import console
+import repetition
 import results
 import utils
 from results import Fitted
@@ -151,6 +152,7 @@ def run(
     out_dir: Path,
     notes: dict[str, Any],
     number: Number | None = None,
+    earlier: repetition.Earlier | None = None,
 ) -> str:
     """Run the whole job, from file to results folder; return the line that the command ends with.
 
@@ -166,11 +168,15 @@ def run(
         What settings.json records as the run's settings.
     number
         The number of clusters, where the method finds its own; None for what the settings ask for.
+    earlier
+        The run that is repeated, if any: the log says what differs from it.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
     with results.staged(out_dir, overwrite=settings.overwrite) as staging:
         with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
+        if earlier is not None:
+            repetition.log_differences(earlier, settings, source)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
             import preprocess
             from inputs import selection

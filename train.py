@@ -14,18 +14,23 @@ import sys
 import command
 import fitting
 import pipeline
+import repetition
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (training failed) or 2 (unusable input)."""
-    settings = command.parse_settings(argv, prog=PROGRAM)
+    settings, earlier = repetition.parse(argv, prog=PROGRAM)
 
     def job() -> str:
         fitting.check(settings)
         return pipeline.run(
-            settings, fitting.fit, out_dir=settings.out_dir, notes=settings.to_json()
+            settings,
+            fitting.fit,
+            out_dir=settings.out_dir,
+            notes=settings.to_json(),
+            earlier=earlier,
         )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
