@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import command
+import console
 import results
 import settings
 from settings import RENAMED, RETIRED, Settings
@@ -81,7 +82,7 @@ def parse(argv: Sequence[str] | None = None, *, prog: str) -> tuple[Settings, Ea
     try:
         earlier = read(path)
     except InputError as error:
-        parser.exit(2, f"{prog}: error: {error}\n")
+        parser.exit(2, f"{prog}: error: {console.one_line(str(error))}\n")
     return settings_of(given, earlier), earlier
 
 

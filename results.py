@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import spreadsheet
 import utils
 from utils import InputError
 
@@ -299,7 +300,7 @@ def write_run(
     labels = pd.DataFrame({"cell": prepared.obs_names, "cluster": fitted.labels})
     if trained is not None:
         labels["probability"] = trained.q.max(axis=1)
-    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
+    spreadsheet.write(staging / LABELS, labels, exact=True)
     estimate = fitted.number.estimate
     if estimate is not None:
         import estimation
@@ -331,4 +332,4 @@ def write_new_labels(staging: Path, adata: ad.AnnData) -> None:
     for column in columns:
         labels[column.removeprefix("sctag_")] = adata.obs[column].to_numpy()
     labels = labels.rename(columns={"sctag": "cluster"})
-    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
+    spreadsheet.write(staging / LABELS, labels, exact=True)
