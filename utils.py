@@ -281,7 +281,8 @@ def data_name(path: Path) -> str:
     if path.name in ("data.h5", "matrix.mtx", "matrix.mtx.gz"):
         return path.resolve().parent.name
     name = path.name if path.name not in ("", "..") else path.resolve().name
-    return Path(name.removesuffix(".gz")).stem
+    stem = Path(name.removesuffix(".gz")).stem
+    return stem if stem.strip(".") else name  # "..", of "...h5", would lead out of a folder
 
 
 def data_names(paths: Sequence[Path]) -> list[str]:

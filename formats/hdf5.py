@@ -186,10 +186,13 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     Raises
     ------
     Unreadable
-        If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read.
+        If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read, or if its
+        name is a path that leads out of the group, as it would again in a file that is written.
     """
     import pandas as pd
 
+    if key.startswith("/") or {".", ".."} & {*key.split("/")}:
+        raise Unreadable("its name is a path that leads elsewhere")
     values = element(group, key, plain=vector)
     if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
         raise Unreadable(NOT_A_COLUMN)

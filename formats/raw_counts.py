@@ -10,6 +10,8 @@ from scipy.sparse import csr_matrix, issparse
 from utils import InputError
 
 FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
+# No cell has so many molecules or reads of a gene, and the losses, in float32, would soon overflow.
+LARGEST_COUNT = 2**32
 DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ by far more
 LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
 
@@ -101,8 +103,8 @@ def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_ma
     Raises
     ------
     InputError
-        For no cells or genes, NaN, infinite or negative values, values which look normalised, and
-        for any other fraction unless `round_counts`.
+        For no cells or genes, NaN, infinite, negative or absurdly large values, values which look
+        normalised, and for any other fraction unless `round_counts`.
     """
     cells, genes = counts.shape
     if cells == 0 or genes == 0:
@@ -111,6 +113,7 @@ def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_ma
     _refuse(counts, np.isnan(values), "NaN", where)
     _refuse(counts, np.isinf(values), "infinite", where)
     _refuse(counts, values < 0, "negative, as in scaled data", where)
+    _refuse(counts, values > LARGEST_COUNT, "above 2^32, more than a cell can have", where)
     fractions = np.count_nonzero(values != np.rint(values))
     if fractions == 0:
         return counts, None

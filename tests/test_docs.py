@@ -17,6 +17,7 @@ import datasets
 import predict
 import readers
 import settings
+import train
 from bench import archive, document, paired, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
 from bench.wording import signed, three_decimals
@@ -248,7 +249,7 @@ def known_flags():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page, known_flags, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--help"])
-    for parse in (baselines.parse, judge.parse, prepare.parse, lambda _: speed.main()):
+    for parse in (baselines.parse, train.main, judge.parse, prepare.parse, lambda _: speed.main()):
         with pytest.raises(SystemExit):
             parse(["--help"])
     of_help = set(re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.M))
