@@ -84,19 +84,27 @@ class Model(NamedTuple):
 
 def load(folder: Path, settings: Settings) -> Model:
     """Start TensorFlow and return the model of a finished run; InputError if it is damaged."""
-    import anndata
-
     utils.start_tensorflow(settings.gpu_option)
     import model
+
+    reference = read_prepared(folder)
+    weights = folder / model.WEIGHTS_FILE
+    with utils.tensorflow_session(), _readable(folder), supervise.reading(weights):
+        return Model(reference, model.load(folder))
+
+
+def read_prepared(folder: Path) -> ad.AnnData:
+    """Return the prepared data of a finished run; InputError if they are damaged."""
+    import anndata
+
     import views
 
-    with utils.tensorflow_session(), _readable(folder):
-        with supervise.reading(folder / results.PREPARED):
-            reference = anndata.read_h5ad(folder / results.PREPARED)
+    path = folder / results.PREPARED
+    with _readable(folder), supervise.reading(path):
+        reference = anndata.read_h5ad(path)
         if views.MEAN_COUNT not in reference.raw.var:
             raise InputError(f"{folder} is a run of an earlier version: run it again")
-        with supervise.reading(folder / model.WEIGHTS_FILE):
-            return Model(reference, model.load(folder))
+        return reference
 
 
 @contextlib.contextmanager
