@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from formats import hdf5
+from formats import bounds, hdf5
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -153,8 +153,15 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def opened_text(path: Path) -> Iterator[IO[str]]:
+def opened_text(path: Path, *, is_list: bool = False) -> Iterator[IO[str]]:
     """Open a file of text as `opened` does: UTF-8, or UTF-16 as Excel writes it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_list
+        Whether it is a list of names, which is read as a whole and bounded by `bounds.Bounded`.
 
     Raises
     ------
@@ -162,6 +169,8 @@ def opened_text(path: Path) -> Iterator[IO[str]]:
         If it turns out to be no text, and what `opened` raises.
     """
     with opened(path) as file:
+        if is_list:
+            file = io.BufferedReader(bounds.Bounded(file, path))
         start = file.peek(2)[:2]  # type: ignore[attr-defined]
         encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
         try:

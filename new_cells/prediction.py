@@ -25,6 +25,7 @@ import pipeline
 import results
 import supervise
 import utils
+from formats import bounds, hdf5
 from results import Prediction
 from settings import Settings, specs
 from utils import InputError, Stopwatch
@@ -88,8 +89,7 @@ def load(folder: Path, settings: Settings) -> Model:
     import model
 
     reference = read_prepared(folder)
-    weights = folder / model.WEIGHTS_FILE
-    with utils.tensorflow_session(), _readable(folder), supervise.reading(weights):
+    with utils.tensorflow_session(), _readable(folder):
         return Model(reference, model.load(folder))
 
 
@@ -101,6 +101,7 @@ def read_prepared(folder: Path) -> ad.AnnData:
 
     path = folder / results.PREPARED
     with _readable(folder), supervise.reading(path):
+        bounds.check_hdf5(path)
         reference = anndata.read_h5ad(path)
         if views.MEAN_COUNT not in reference.raw.var:
             raise InputError(f"{folder} is a run of an earlier version: run it again")
@@ -110,11 +111,13 @@ def read_prepared(folder: Path) -> ad.AnnData:
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     """Have what goes wrong in reading the files of a run be said in one sentence."""
+    from anndata._io.specs.registry import IORegistryError
+
     try:
         yield
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (*hdf5.REFUSALS, IORegistryError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{folder} cannot be read as a run of train.py, it is damaged or of another version "
