@@ -20,12 +20,16 @@ from utils import InputError
 
 RATIO = 1100  # declared bytes for each byte of a file, at most
 LEAST_BYTES = 2**25  # what any file may declare
+# The same for values: a count that is not zero takes more than a byte of a packed file, and of 200
+# counts some are not zero. A value takes up to 20 bytes of memory.
+VALUES_RATIO, LEAST_VALUES = 200, 2**27
 LEAST_LENGTH = 2**21  # cells or genes that any matrix may have, whatever its number of values
 LEAST_COLUMNS = 2**16  # columns that any table of text may have, ...
 BYTES_OF_COLUMN = 8  # ... and bytes that each of more columns needs, at least
 LINE_RATIO, LEAST_LINE = 16, 2**24  # characters of a first row for each byte of a file, and of any
 LIST_RATIO, LEAST_LIST = 100, 2**25  # bytes of a list for each one that is packed, and of any list
 MOST_LEVELS = 64  # of groups in groups
+LONGEST_NAME = 100  # characters in a message
 MOST_ITEMS = 2**20  # that paths lead to
 # What h5py raises where a file is damaged: the part is no danger then, whoever needs it says why.
 UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
@@ -70,6 +74,20 @@ def first_line(file: IO[str], path: Path) -> str:
             "each cell and a column for each gene"
         )
     return line
+
+
+def check_rows(number: int, path: Path) -> None:
+    """Refuse a table of text of more rows than its file has bytes, packed or not (InputError)."""
+    if number > most_rows(path):
+        raise InputError(
+            f"{path}: has more than {most_rows(path)} rows, which is too much for a packed table "
+            "of its size: give a row for each cell and a column for each gene"
+        )
+
+
+def most_rows(path: Path) -> int:
+    """Return how many rows a table of text may have."""
+    return max(LEAST_COLUMNS, path.stat().st_size)
 
 
 def check_columns(number: int, path: Path) -> None:
@@ -137,12 +155,14 @@ class _Walk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bytes, self.most = 0, max(LEAST_BYTES, RATIO * path.stat().st_size)
+        size = path.stat().st_size
+        self.bytes, self.most_bytes = 0, max(LEAST_BYTES, RATIO * size)
+        self.values, self.most_values = 0, max(LEAST_VALUES, VALUES_RATIO * size)
         self.sizes: dict[tuple[int, int], int] = {}  # items below a group, 0 while it is open
 
     def refuse(self, name: str, problem: str) -> InputError:
-        """Return the error for a part of the file."""
-        return InputError(f"{self.path}: {name} {problem}")
+        """Return the error for a part of the file, whose name is cut where it is long."""
+        return InputError(f"{self.path}: {name[:LONGEST_NAME]} {problem}")
 
     def group(self, group: h5py.Group, level: int = 0) -> int:
         """Look through a group; return how many items paths from it lead to."""
@@ -199,12 +219,13 @@ class _Walk:
         if layout == h5py.h5d.CHUNKED and values:  # a chunk is unpacked as a whole
             values = max(values, math.prod(properties.get_chunk()))
         self.bytes += width * values
-        if self.bytes > self.most:
+        self.values += values
+        if self.bytes > self.most_bytes or self.values > self.most_values:
             raise self.refuse(
                 item.name,
-                f"and what comes before it are given as {self.bytes} bytes, which a file of "
-                f"{self.path.stat().st_size} bytes cannot hold: it is damaged, copy or download "
-                "it again",
+                f"and what comes before it are given as {self.values} values of {self.bytes} "
+                f"bytes, which is too much for a file of {self.path.stat().st_size} bytes: it is "
+                "damaged, copy or download it again",
             )
 
 

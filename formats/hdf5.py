@@ -190,6 +190,8 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
         raise Unreadable(NOT_A_COLUMN)
     if values.ndim != 1 or values.dtype.kind == "V":
         raise Unreadable(NOT_A_COLUMN)
+    if values.dtype == object and not all(isinstance(value, str) for value in values):
+        raise Unreadable(NOT_A_COLUMN)
     return values
 
 
@@ -247,12 +249,12 @@ def _is_array(item: Any) -> bool:
 
 
 def text(values: np.ndarray) -> np.ndarray:
-    """Decode the bytes among strings, shape (N,); what is not UTF-8 is spelt out in \\x.
+    """Decode the bytes among strings, shape (N,); null and what is no UTF-8 is spelt out in \\x.
 
     Two different labels never become one that way.
     """
     decoded = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values]
-    return np.array(decoded, dtype=object)
+    return np.array([value.replace("\0", "\\x00") for value in decoded], dtype=object)
 
 
 def categorical(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import re
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -163,9 +164,10 @@ def _names_beside(matrix: Path, pattern: re.Pattern[str]) -> _Names:
 
 def _read_names(path: Path) -> _Names:
     with opened_text(path, is_list=True) as file:
+        content = io.StringIO(file.read(), newline="")
         if path.name.lower().removesuffix(".gz").endswith(".csv"):
-            return _Names(path, [row for row in csv.reader(file) if row])
-        lines = (line.rstrip("\r\n") for line in file)
+            return _Names(path, [row for row in csv.reader(content) if row])
+        lines = (line.rstrip("\r\n") for line in content)
         return _Names(path, [[x.strip('"') for x in line.split("\t")] for line in lines if line])
 
 
@@ -178,10 +180,12 @@ def _matrix(path: Path) -> coo_matrix:
 
     try:
         with opened(path) as file:
-            rows, columns, entries, form, *_ = mminfo(_WithoutNull(file))
+            rows, columns, entries, form, *_ = mminfo(_Lines(file))
         bounds.check_entries(entries if form == "coordinate" else rows * columns, path)
         with opened(path) as file:
-            matrix = coo_matrix(mmread(_WithoutNull(file)))
+            matrix = coo_matrix(mmread(_Lines(file)))
+    except InputError:
+        raise
     except (ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: is not a matrix that can be read ({hdf5.reason(error)}): copy or download it "
@@ -191,17 +195,23 @@ def _matrix(path: Path) -> coo_matrix:
     return matrix
 
 
-class _WithoutNull:
-    """A stream of bytes that ends in ValueError at a null byte, on which SciPy's reader crashes."""
+class _Lines:
+    """A stream of bytes whose last line has an end, and which has no null bytes (ValueError).
+
+    The reader of SciPy 1.17 runs past the end of the memory otherwise, and crashes.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
+        self.stream, self.has_ended = stream, False
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
         content = self.stream.read(size)
         if b"\0" in content:
             raise ValueError("it has null bytes")
+        if not content and not self.has_ended:
+            self.has_ended = True
+            return b"\n"
         return content
 
 

@@ -120,7 +120,7 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
                 sep=separator,
                 header=None,
                 skipinitialspace=True,
-                chunksize=max(1, BLOCK // len(header)),
+                chunksize=max(1, min(BLOCK // len(header), bounds.most_rows(path) + 1)),
                 **options,
             )
             for chunk in chunks:
@@ -128,6 +128,7 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
                     names += chunk.pop(0).tolist()
                 _check_numbers(path, chunk, header)
                 blocks.append(csr_matrix(chunk.to_numpy()))
+                bounds.check_rows(sum(block.shape[0] for block in blocks), path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = hdf5.reason(error)
         raise InputError(

@@ -92,13 +92,13 @@ def _adata() -> ad.AnnData:
 
 
 def _write_h5ad(folder: Path) -> None:
-    _adata().write_h5ad(folder / "a.h5ad", compression="gzip")
-
-
-def _write_packed_h5ad(folder: Path) -> None:
     adata = _adata()
     adata.X = adata.X.toarray()
     adata.write_h5ad(folder / "a.h5ad")
+
+
+def _write_packed_h5ad(folder: Path) -> None:
+    _adata().write_h5ad(folder / "a.h5ad", compression="gzip")
 
 
 def _write_h5mu(folder: Path) -> None:
@@ -297,26 +297,26 @@ class Seed(NamedTuple):
 
 
 SEEDS = {
-    "h5ad": Seed(_write_packed_h5ad, _read_data),
-    "packed h5ad": Seed(_write_h5ad, _read_data),
+    "h5ad": Seed(_write_h5ad, _read_data, share=2),
+    "packed h5ad": Seed(_write_packed_h5ad, _read_data, share=2),
     "h5mu": Seed(_write_h5mu, _read_data, share=1),
     "zarr": Seed(_write_zarr, _read_data, share=1),
-    "10x h5": Seed(_write_tenx, _read_data),
-    "loom": Seed(_write_loom, _read_data),
-    "published": Seed(_write_published, _read_data),
-    "X and Y": Seed(_write_xy, _read_data),
+    "10x h5": Seed(_write_tenx, _read_data, share=3),
+    "loom": Seed(_write_loom, _read_data, share=3),
+    "published": Seed(_write_published, _read_data, share=3),
+    "X and Y": Seed(_write_xy, _read_data, share=3),
     "mtx": Seed(_write_mtx, _read_data),
     "packed mtx": Seed(_write_packed_mtx, _read_data),
     "csv": Seed(_write_csv, _read_data),
     "packed tsv": Seed(_write_packed_tsv, _read_data),
-    "labels": Seed(_write_labels, _read_labels),
+    "labels": Seed(_write_labels, _read_labels, share=6),
     "cells": Seed(_write_cells, _read_cells),
-    "markers": Seed(_write_markers, lambda path, _: cell_types.read_sets(path)),
+    "markers": Seed(_write_markers, lambda path, _: cell_types.read_sets(path), share=6),
     "gmt": Seed(_write_gmt, lambda path, _: cell_types.read_sets(path)),
-    "settings": Seed(_write_run, _read_settings, (results.SETTINGS,)),
-    "prepared": Seed(_write_run, _read_prepared, (results.PREPARED,), share=2),
-    "record": Seed(_write_record, lambda path, _: records.read(path)),
-    "records": Seed(_write_records, _read_records),
+    "settings": Seed(_write_run, _read_settings, (results.SETTINGS,), 6),
+    "prepared": Seed(_write_run, _read_prepared, (results.PREPARED,), 1),
+    "record": Seed(_write_record, lambda path, _: records.read(path), share=6),
+    "records": Seed(_write_records, _read_records, share=6),
 }
 
 
