@@ -200,13 +200,13 @@ def scale(adata: ad.AnnData, *, clip: float | None) -> None:
     than rounding, as where nearly all cells are the same, are scaled in float64: their variance by
     scanpy may be negative.
     """
-    values = adata.X.toarray().astype(np.float32)
-    adata.X = values.copy()
+    values = adata.X
+    adata.X = values.toarray().astype(np.float32)
     sc.pp.scale(adata, max_value=clip)
     mean, std = (adata.var[name].to_numpy(copy=True) for name in ("mean", "std"))
     rounded = ~(std**2 > ROUNDED_VARIANCE * mean**2)  # also where it is NaN
     if rounded.any():
-        exact = values[:, rounded].astype(np.float64)
+        exact = values[:, rounded].toarray().astype(np.float64)
         mean[rounded], std[rounded] = exact.mean(axis=0), exact.std(axis=0, ddof=1)
         limit = np.inf if clip is None else clip
         z_scores = np.clip((exact - mean[rounded]) / std[rounded], -limit, limit)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from formats import hdf5, raw_counts
+from formats import bounds, hdf5, raw_counts
 from formats.parts import Choices, Parts, frame, listed, numbered
 from formats.rest import read_rest
 from utils import InputError
@@ -83,7 +83,9 @@ def read_zarr(path: Path, choices: Choices) -> Parts:
             "zarr, or write the data as an .h5ad"
         ) from error
     try:
-        return read_group(zarr.open_group(path, mode="r"), str(path), choices)
+        group = zarr.open_group(path, mode="r")
+        bounds.check_zarr(group, path)
+        return read_group(group, str(path), choices)
     except REFUSALS_OF_ZARR as error:
         if isinstance(error, InputError) or not _is_of_zarr(error):
             raise

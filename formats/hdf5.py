@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
 import supervise
+from formats import bounds
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that need it do it
@@ -49,14 +50,8 @@ FILTER_TROUBLE = re.compile("plugin|filter|can't open directory")
 UNKNOWN_ENCODING = re.compile("encoding_type='(.*?)', encoding_version='(.*?)'")
 # What anndata, pandas and h5py raise for an element that they cannot read.
 REFUSALS = (
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(AttributeError, ImportError, IndexError, KeyError),
+    *(OSError, RuntimeError, TypeError, ValueError),
 )
 NOT_A_COLUMN = "it is not one number or text for each row"
 
@@ -198,6 +193,8 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
         raise Unreadable(NOT_A_COLUMN)
     if values.ndim != 1 or values.dtype.kind == "V":
         raise Unreadable(NOT_A_COLUMN)
+    if values.dtype == object and not all(isinstance(value, str) for value in values):
+        raise Unreadable(NOT_A_COLUMN)
     return values
 
 
@@ -255,12 +252,12 @@ def _is_array(item: Any) -> bool:
 
 
 def text(values: np.ndarray) -> np.ndarray:
-    """Decode the bytes among strings, shape (N,); what is not UTF-8 is spelt out in \\x.
+    """Decode the bytes among strings, shape (N,); null and what is no UTF-8 is spelt out in \\x.
 
     Two different labels never become one that way.
     """
     decoded = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values]
-    return np.array(decoded, dtype=object)
+    return np.array([value.replace("\0", "\\x00") for value in decoded], dtype=object)
 
 
 def categorical(
@@ -302,6 +299,7 @@ def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
     values = item[()] if hasattr(item, "dtype") else sparse(item, where)
     if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
+    bounds.check_shape(values.shape, values.size, where)
     return values
 
 
@@ -345,6 +343,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
     else:
         # AnnData's may have room to spare behind the last value, the published ones may not
         if "shape" not in names or values.nnz == data.size:
+            bounds.check_shape(values.shape, values.nnz, where)
             return values
     raise InputError(
         f"{where}: its pieces do not make a {'CSC' if form is csc_matrix else 'CSR'} matrix of "

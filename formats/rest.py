@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h5py
+import numpy as np
+
 from formats import hdf5
 
 if TYPE_CHECKING:
@@ -116,11 +119,30 @@ class _Reader:
             self._omit(part, key, str(error))
             return
         lengths = tuple(self.shape[axis] for axis in axes)
-        shape = tuple(getattr(value, "shape", ()))
-        if axes and (shape[: len(axes)] != lengths or len(shape) < 2):
+        shape = tuple(getattr(value, "shape", None) or ())  # that of nothing is None
+        if not _can_be_written(value):
+            self._omit(part, key, "it is of a kind that anndata cannot write")
+        elif axes and (shape[: len(axes)] != lengths or len(shape) < 2):
             self._omit(part, key, "its shape is not that of the data")
         elif (value := _without_none(value)) is not None:
             self.rest.setdefault(part, {})[key] = value
+
+
+def _can_be_written(value: Any) -> bool:
+    """Return whether anndata can write what it has read: not references, raw bytes or nothing."""
+    import pandas as pd
+
+    if isinstance(value, dict | pd.DataFrame):
+        return all(_can_be_written(part) for _, part in value.items())
+    if isinstance(value, pd.Series):
+        value = value.to_numpy()
+    if not isinstance(value, np.ndarray):
+        return not isinstance(value, h5py.Empty | h5py.Reference | np.void | bytes)
+    if value.dtype == object:
+        return all(isinstance(item, str) for item in value.flat)
+    names = value.dtype.names
+    kinds = [value.dtype[name] for name in names] if names else [value.dtype]
+    return all(kind.kind in "biufcSU" for kind in kinds)
 
 
 def _without_none(value: Any) -> Any:
