@@ -28,6 +28,8 @@ log = logging.getLogger("sctag")
 
 KEPT = 2  # checkpoints
 STATE, SUMS, TENSORS = "state.json", "checksums.json", "tensors"  # the last is a prefix of files
+# What comes of reading a checkpoint of which something is missing or changed.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 ARRAYS = ("network", "optimizer", "assignment")  # the parts of a snapshot that are arrays
 
 
@@ -131,7 +133,7 @@ def newest(folder: Path) -> Saved | None:
     for path in serials(folder).values():
         try:
             return read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             log.warning("warning: the checkpoint %s is damaged (%s): it is left out", path, error)
     return None
 
@@ -141,7 +143,7 @@ def read(path: Path) -> Saved:
 
     Raises
     ------
-    OSError, ValueError, KeyError, TypeError
+    One of `DAMAGED`
         If it is damaged.
     """
     sums = json.loads((path / SUMS).read_text())
