@@ -40,6 +40,7 @@ FILTERS = {
 # it as any of several types, which are also those of ordinary mistakes in Python.
 HDF5_MESSAGE = re.compile(
     r"(Unable to |Can't |Couldn't |[\w ]+ failed ).*\(.*\)|Unknown string encoding.*"
+    r"|Unspecified error in H5.*|Insufficient precision in available types.*"
 )
 # Words of HDF5 that mean that bytes are not what they must be.
 DAMAGE = re.compile(
@@ -191,10 +192,12 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     values = element(group, key, plain=vector)
     if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
         raise Unreadable(NOT_A_COLUMN)
-    if values.ndim != 1 or values.dtype.kind == "V":
+    is_mixed = values.dtype == object and not all(isinstance(value, str) for value in values)
+    if values.ndim != 1 or values.dtype.kind == "V" or is_mixed:
         raise Unreadable(NOT_A_COLUMN)
-    if values.dtype == object and not all(isinstance(value, str) for value in values):
-        raise Unreadable(NOT_A_COLUMN)
+    texts = values.categories if isinstance(values, pd.Categorical) else values
+    if any("\0" in value for value in texts if isinstance(value, str)):
+        raise Unreadable("it has null characters")
     return values
 
 
@@ -248,7 +251,7 @@ def vector(item: Any) -> np.ndarray | pd.Categorical | None:
 
 def _is_array(item: Any) -> bool:
     """Return whether an item is an array of HDF5 or zarr, not a group and not empty."""
-    return hasattr(item, "dtype") and item.shape is not None
+    return hasattr(item, "dtype") and getattr(item, "shape", None) is not None
 
 
 def text(values: np.ndarray) -> np.ndarray:
@@ -296,7 +299,7 @@ def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
     encoding = attribute(item, "encoding-type")
     if encoding and encoding[0] not in ("array", *SPARSE_ENCODINGS):
         raise InputError(f"{where} has the encoding {encoding[0]!r}, which is not of a matrix")
-    values = item[()] if hasattr(item, "dtype") else sparse(item, where)
+    values = item[()] if hasattr(item, "shape") else sparse(item, where)
     if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
     bounds.check_shape(values.shape, values.size, where)
@@ -316,7 +319,8 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
     form = SPARSE_ENCODINGS.get(encodings[0] if encodings else "csr_matrix", csr_matrix)
     shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     names = PIECES if shape is None else PIECES[:3]
-    if missing := sorted({*names} - {*group}):
+    present = group if hasattr(group, "keys") else ()  # it is a type of data
+    if missing := sorted({*names} - {*present}):
         raise InputError(
             f"{where} lacks {', '.join(missing)} of its pieces {', '.join(sorted(names))}"
         )
@@ -330,9 +334,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
         raise InputError(
             f"{where}: {', '.join(wrong)} must be numbers in a row (whole, but for data)"
         )
-    shape = np.asarray(numbers.get("shape", shape))
-    if by_genes:
-        shape = shape[::-1]
+    shape = np.atleast_1d(numbers.get("shape", shape))[:: -1 if by_genes else 1]
     data, indices, indptr = (numbers[name] for name in PIECES[:3])
     try:
         values = form((data, indices, indptr), shape=tuple(shape))

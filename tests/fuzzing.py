@@ -446,7 +446,8 @@ def outcome(kind: str, path: Path, number: int) -> tuple[str, str]:
     try:
         SEEDS[kind].read(path, number)
     except utils.InputError as error:
-        if _is_of_memory(error):
+        # A damaged chunk of texts in zarr makes room for any number of them, which it never uses.
+        if _is_of_memory(error) and kind != "zarr":
             return "failed", f"it takes more than {MEMORY} bytes: {error}"
         if "\n" in str(error):
             return "failed", f"more than one line: {error}"
