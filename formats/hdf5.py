@@ -196,7 +196,8 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     if values.ndim != 1 or values.dtype.kind == "V" or is_mixed:
         raise Unreadable(NOT_A_COLUMN)
     texts = values.categories if isinstance(values, pd.Categorical) else values
-    if any("\0" in value for value in texts if isinstance(value, str)):
+    is_text = texts.dtype.kind == "O"
+    if is_text and any("\0" in value for value in texts if isinstance(value, str)):
         raise Unreadable("it has null characters")
     return values
 
@@ -319,8 +320,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
     form = SPARSE_ENCODINGS.get(encodings[0] if encodings else "csr_matrix", csr_matrix)
     shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     names = PIECES if shape is None else PIECES[:3]
-    present = group if hasattr(group, "keys") else ()  # it is a type of data
-    if missing := sorted({*names} - {*present}):
+    if missing := sorted({*names} - {*getattr(group, "keys", tuple)()}):  # a type has none
         raise InputError(
             f"{where} lacks {', '.join(missing)} of its pieces {', '.join(sorted(names))}"
         )
