@@ -150,19 +150,23 @@ def read(path: Path) -> Saved:
     for name, expected in sums.items():
         if Path(name).name != name or utils.sha256(path / name) != expected:
             raise ValueError(f"{name} is not as it was written")
-    if STATE not in sums:
-        raise ValueError(f"{STATE} is missing")
+    state = json.loads((path / STATE).read_text())
+    for name in (STATE, f"{TENSORS}.index"):
+        if name not in sums:
+            raise ValueError(f"{name} is missing")
     import tensorflow as tf
 
     from estimation import Estimate, Number
     from snapshots import Snapshot
 
-    state = json.loads((path / STATE).read_text())
-    reader = tf.train.load_checkpoint(str(path / TENSORS))
-    arrays = {
-        part: [reader.get_tensor(f"{part}_{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(size)]
-        for part, size in state["sizes"].items()
-    }
+    try:
+        reader = tf.train.load_checkpoint(str(path / TENSORS))
+        arrays = {
+            part: [reader.get_tensor(f"{part}_{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(size)]
+            for part, size in state["sizes"].items()
+        }
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from None
     of_snapshot: dict[str, Any] = {part: arrays[part] for part in ARRAYS}
     snapshot = Snapshot(**state["snapshot"], **of_snapshot)
     beginning = None

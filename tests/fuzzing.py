@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+import checkpoints
 import readers
 import results
 import supervise
@@ -238,6 +239,16 @@ def _write_records(folder: Path) -> None:
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
+def _write_checkpoint(folder: Path) -> None:
+    """Write a checkpoint without its tensors, which are read after everything else of it is."""
+    path = folder / "kept" / "0001"
+    path.mkdir(parents=True)
+    state = {"identity": {"settings": {"seed": 1}}, "snapshot": {"phase": "pretrain", "epoch": 3}}
+    results.write_json(path / checkpoints.STATE, state | {"sizes": {"network": 2}})
+    sums = {checkpoints.STATE: utils.sha256(path / checkpoints.STATE)}
+    results.write_json(path / checkpoints.SUMS, sums)
+
+
 # --- What reads them ------------------------------------------------------------------------------
 
 
@@ -269,6 +280,10 @@ def _read_labels(path: Path, number: int) -> None:
 
 def _read_cells(path: Path, number: int) -> None:
     selection.request(Settings(cells=path))
+
+
+def _read_checkpoint(path: Path, number: int) -> None:
+    assert checkpoints.newest(path) is None
 
 
 def _read_records(path: Path, number: int) -> None:
@@ -315,6 +330,7 @@ SEEDS = {
     "gmt": Seed(_write_gmt, lambda path, _: cell_types.read_sets(path)),
     "settings": Seed(_write_run, _read_settings, (results.SETTINGS,), 6),
     "prepared": Seed(_write_run, _read_prepared, (results.PREPARED,), 1),
+    "checkpoint": Seed(_write_checkpoint, _read_checkpoint, share=2),
     "record": Seed(_write_record, lambda path, _: records.read(path), share=6),
     "records": Seed(_write_records, _read_records, share=6),
 }
