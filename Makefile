@@ -34,8 +34,8 @@ lint: venv  ## Check style (ruff), types (mypy), and the scripts (shellcheck)
 test: lint  ## Check style and types, then run the default tests, two files at a time
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-slow: venv  ## Run the longer tests
-	$(BIN)/python -m pytest -m slow
+test-slow: venv  ## Run the longer tests, two files at a time
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 test-workflow: venv  ## Install Snakemake into .venv, run the workflow's tests (skipped without it)
 	$(INSTALL) -r requirements.lock -r workflow/requirements.lock
