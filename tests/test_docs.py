@@ -299,6 +299,7 @@ def place(tmp_path):
     return tmp_path / "notebooks"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(place, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for before, after in SHORTER.items():
