@@ -105,26 +105,42 @@ def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.O
     return optimizer
 
 
+def plain_step(
+    network: SCTAG,
+    data: TrainingData,
+    objective: Objective,
+    optimizer: keras.optimizers.Optimizer,
+) -> Callable[[tf.Tensor | None], tuple[StepLosses, list[tf.Tensor]]]:
+    """Return one full-batch step of an optimizer of `adam`, not compiled.
+
+    The step takes the target distribution p (N, C) of the clustering phase, or None before it. It
+    updates the weights, and returns the losses before the update and their total's gradient in each
+    of the weights that can be trained.
+    """
+    variables = network.trainable_variables
+
+    def step(p: tf.Tensor | None) -> tuple[StepLosses, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            values_of_losses = step_losses(network, data, p, objective)
+        gradients = tape.gradient(values_of_losses.total, [v.value for v in variables])
+        optimizer.apply(gradients, variables)
+        return values_of_losses, gradients
+
+    return step
+
+
 def make_step(
     network: SCTAG,
     data: TrainingData,
     objective: Objective,
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
-    """Return one compiled full-batch step of an optimizer of `adam`; both phases are made of it.
-
-    The step takes the target distribution p (N, C) of the clustering phase, or None before it, and
-    returns the losses that its gradient was taken of.
-    """
-    variables = network.trainable_variables
+    """Return `plain_step` compiled, without the gradients; both phases are made of it."""
+    plain = plain_step(network, data, objective, optimizer)
 
     @tf.function(jit_compile=True)
     def step(p: tf.Tensor | None) -> StepLosses:
-        with tf.GradientTape() as tape:
-            values_of_losses = step_losses(network, data, p, objective)
-        values = [variable.value for variable in variables]
-        optimizer.apply(tape.gradient(values_of_losses.total, values), variables)
-        return values_of_losses
+        return plain(p)[0]
 
     return step
 
