@@ -28,6 +28,8 @@ log = logging.getLogger("sctag")
 
 KEPT = 2  # checkpoints
 STATE, SUMS, TENSORS = "state.json", "checksums.json", "tensors"  # the last is a prefix of files
+# What comes of reading a checkpoint of which something is missing or changed.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 ARRAYS = ("network", "optimizer", "assignment")  # the parts of a snapshot that are arrays
 
 
@@ -131,7 +133,7 @@ def newest(folder: Path) -> Saved | None:
     for path in serials(folder).values():
         try:
             return read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except DAMAGED as error:
             log.warning("warning: the checkpoint %s is damaged (%s): it is left out", path, error)
     return None
 
@@ -141,26 +143,30 @@ def read(path: Path) -> Saved:
 
     Raises
     ------
-    OSError, ValueError, KeyError, TypeError
+    One of `DAMAGED`
         If it is damaged.
     """
     sums = json.loads((path / SUMS).read_text())
     for name, expected in sums.items():
         if Path(name).name != name or utils.sha256(path / name) != expected:
             raise ValueError(f"{name} is not as it was written")
-    if STATE not in sums:
-        raise ValueError(f"{STATE} is missing")
+    state = json.loads((path / STATE).read_text())
+    for name in (STATE, f"{TENSORS}.index"):
+        if name not in sums:
+            raise ValueError(f"{name} is missing")
     import tensorflow as tf
 
     from estimation import Estimate, Number
     from snapshots import Snapshot
 
-    state = json.loads((path / STATE).read_text())
-    reader = tf.train.load_checkpoint(str(path / TENSORS))
-    arrays = {
-        part: [reader.get_tensor(f"{part}_{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(size)]
-        for part, size in state["sizes"].items()
-    }
+    try:
+        reader = tf.train.load_checkpoint(str(path / TENSORS))
+        arrays = {
+            part: [reader.get_tensor(f"{part}_{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(size)]
+            for part, size in state["sizes"].items()
+        }
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from None
     of_snapshot: dict[str, Any] = {part: arrays[part] for part in ARRAYS}
     snapshot = Snapshot(**state["snapshot"], **of_snapshot)
     beginning = None

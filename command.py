@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         words = message.removeprefix("unrecognized arguments: ").split()
         if message.startswith("unrecognized arguments: ") and words:
             message += self._hint(words[0])
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {console.one_line(message)} (see --help)\n")
 
     def _hint(self, word: str) -> str:
         """Return what may have been meant by an argument that is unknown, for the error."""

@@ -24,6 +24,13 @@ from utils import InputError
 LAST_LINE = 25  # level of the line that a command ends with: --quiet prints it, to stdout
 TICK = 1.0  # seconds after which a live line shows the time again
 COLOURS = {"green": 32, "yellow": 33, "red": 31, "cyan": 36}  # codes of ANSI
+# Characters of names in a file that would break a line, or command the terminal: controls but the
+# tab, and those of lines and of direction. They are shown as Python writes them, such as \\n.
+CONTROLS = (*range(9), *range(10, 32), *range(127, 160), *range(0x2028, 0x202F))
+ESCAPES = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*CONTROLS, *range(0x2066, 0x206A))
+}
 # The time with which each line of a log file begins.
 STAMP, STAMPED = "%Y-%m-%d %H:%M:%S", re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ")
 
@@ -76,6 +83,17 @@ def has_colours(stream: TextIO | None) -> bool:
 def painted(text: str, colour: str, stream: TextIO | None) -> str:
     """Return text in one of `COLOURS`, or as it is where the stream has none."""
     return f"\033[{COLOURS[colour]}m{text}\033[0m" if has_colours(stream) else text
+
+
+def one_line(text: str) -> str:
+    """Return text with escapes for what would break a line, or command a terminal."""
+    return text.translate(ESCAPES)
+
+
+def _shown(record: logging.LogRecord, text: str) -> str:
+    """Return the text of a record as it is shown: one line, or several where a command ends."""
+    lines = text.split("\n") if record.levelno == LAST_LINE else [text]
+    return "\n".join(map(one_line, lines))
 
 
 # --- Live lines -----------------------------------------------------------------------------------
@@ -134,7 +152,7 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        text = self.format(record)
+        text = _shown(record, self.format(record))
         if record.levelno < logging.WARNING:
             write_line(text, sys.stdout)
             return
@@ -151,7 +169,8 @@ class _FileHandler(logging.FileHandler):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines, each with the time of the record."""
         stamp = logging.Formatter(datefmt=STAMP).formatTime(record, STAMP)
-        return "\n".join(f"{stamp}  {line}" for line in super().format(record).splitlines())
+        lines = _shown(record, super().format(record)).split("\n")
+        return "\n".join(f"{stamp}  {line}" for line in lines)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Do nothing."""

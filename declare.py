@@ -130,7 +130,7 @@ class Spec:
                     raise ValueError(f"must have one {noun} at least")
                 return [self._checked_item(item) for item in value]
             return self._checked_item(value)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise InputError(f"the setting {self.name} {error}") from None
 
     def _may_be_none(self) -> bool:

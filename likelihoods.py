@@ -21,6 +21,8 @@ LOG_MEAN_RANGE = (float(np.log(1e-5)), float(np.log(1e6)))
 THETA_RANGE = (1e-4, 1e4)
 # Entries at or below this are zeros to the ZINB (z-scored targets have negative entries).
 ZERO = 1e-8
+# Larger entries count as this one: their fourth power, over the least theta, overflows float32.
+LARGEST = 2.0**28
 # A logit of pi at which no zero is a dropout: pi is 1e-13.
 PI_LOGIT_OF_NONE = -30.0
 # log Gamma is computed by Stirling's series at the argument + SHIFT, where four terms leave an
@@ -53,10 +55,11 @@ def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
     Parameters
     ----------
     y
-        Counts or z-scores, shape (N, G).
+        Counts or z-scores, shape (N, G). Larger ones than `LARGEST` count as `LARGEST`.
     size_factor
         Positive factors of the cells, shape (N,), or None for a target without them.
     """
+    y = np.minimum(y, LARGEST)
     positive = y > ZERO
     safe = np.where(positive, y, 1.0).astype(np.float64)
     constant = np.where(positive, gammaln(safe + 1) - safe * np.log(safe) + safe, 0.0)

@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 import likelihoods
+import supervise
+from formats import bounds
 from layers import (
     AdjacencyDecoder,
     CountHeads,
@@ -249,5 +251,8 @@ def load(folder: Path) -> SCTAG:
     n_genes, seed = description.pop("n_genes"), description.pop("seed")
     network = SCTAG(Architecture(**description), n_genes=n_genes, n_batches=n_batches, seed=seed)
     network.place_centers(centers, trainable=True)
-    network.load_weights(folder / WEIGHTS_FILE)
+    weights = folder / WEIGHTS_FILE
+    with supervise.reading(weights):
+        bounds.check_hdf5(weights)
+        network.load_weights(weights)
     return network

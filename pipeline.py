@@ -18,6 +18,7 @@ import batches
 import console
 import folders
 import memory
+import repetition
 import results
 import room
 import utils
@@ -155,6 +156,7 @@ def run(
     notes: dict[str, Any],
     number: Number | None = None,
     with_network: bool = False,
+    earlier: repetition.Earlier | None = None,
 ) -> str:
     """Run the whole job, from file to results folder; return the line that the command ends with.
 
@@ -172,6 +174,8 @@ def run(
         The number of clusters, where the method finds its own; None for what the settings ask for.
     with_network
         Whether the fit trains a network, for which there must be memory, and which must have room.
+    earlier
+        The run that is repeated, if any: the log says what differs from it.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
     with folders.staged(out_dir, overwrite=settings.overwrite) as staging:
@@ -179,6 +183,8 @@ def run(
             raw, cell_types, where, source = read(settings)
         if with_network:
             memory.check_counts(raw, settings)
+        if earlier is not None:
+            repetition.log_differences(earlier, settings, source)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
             import preprocess
             from inputs import selection

@@ -31,6 +31,12 @@ log = logging.getLogger("sctag")
 # A gene whose normalised values differ by less than this share of them is constant: float32 rounds
 # each value to about 1e-7 of it.
 CONSTANT = 1e-5
+# Share of the squared mean below which a variance by scanpy, the difference of two sums in float32,
+# is a rounding error: its relative precision is about 1e-7. No gene of whole data is near it.
+ROUNDED_VARIANCE = 1e-6
+# What takes the place of a way to choose genes that fails on the data: pearson never does.
+INSTEAD = {"seurat_v3": "seurat", "seurat": "pearson", "cell_ranger": "pearson"}
+LOESS_GENES = 4  # 0.3 of fewer, scanpy's span of the loess of seurat_v3, is less than one gene
 
 
 def drop_empty(adata: ad.AnnData, *, min_cells: int = 1) -> ad.AnnData:
@@ -120,24 +126,43 @@ def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarra
         "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
         standardised variance and the variance of Pearson residuals of the counts: scanpy's
         `highly_variable_genes` and its experimental namesake. `seurat_v3` fits a loess that can
-        fail on shallow data; `seurat` then takes its place, with a warning.
+        fail on shallow data, the first two need bins of genes that differ; where one fails that of
+        `INSTEAD` takes its place, with a warning.
     """
     if n_genes >= adata.n_vars:
         return np.ones(adata.n_vars, bool)
     large = batches.large_enough(adata)
     cells = adata if large.all() else adata[large].copy()
-    if method == "seurat_v3":
+    while True:
         try:
             _mark_variable_genes(cells, n_genes, method)
-        except ValueError as error:
-            log.warning("warning: seurat_v3 failed on these data (%s); using seurat", error)
-            method = "seurat"
-            _mark_variable_genes(cells, n_genes, method)
-    else:
-        _mark_variable_genes(cells, n_genes, method)
+            if cells.var["highly_variable"].any():
+                break
+            raise ValueError("it chooses no gene")
+        except (IndexError, ValueError) as error:
+            if method not in INSTEAD:
+                raise
+            sentence = "warning: %s failed on these data (%s); using %s"
+            log.warning(sentence, method, str(error).partition(":")[0], INSTEAD[method])
+            method = INSTEAD[method]
     if cells is not adata:
         adata.var = cells.var
     return adata.var["highly_variable"].to_numpy()
+
+
+def _check_loess(adata: ad.AnnData) -> None:
+    """Raise ValueError where too few genes vary for the loess of seurat_v3, which would crash.
+
+    Its window is 0.3 of the genes whose counts vary within a batch: without a gene in it,
+    scikit-misc 0.5 ends the process by a segmentation fault.
+    """
+    counts = adata.layers["counts"]
+    names = adata.obs[batches.COLUMN] if batches.key_of(adata) else np.zeros(adata.n_obs)
+    for name in np.unique(names):
+        batch = counts[np.flatnonzero(names == name)]
+        varying = (batch.max(axis=0) != batch.min(axis=0)).sum()
+        if varying < LOESS_GENES:
+            raise ValueError(f"{varying} genes vary, it needs {LOESS_GENES} or more")
 
 
 def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
@@ -162,6 +187,7 @@ def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
             adata, flavor="pearson_residuals", layer="counts", clip=clip, **options
         )
     elif method == "seurat_v3":
+        _check_loess(adata)
         sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", **options)
     else:
         sc.pp.highly_variable_genes(adata, flavor=method, **options)
@@ -170,10 +196,22 @@ def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
 def scale(adata: ad.AnnData, *, clip: float | None) -> None:
     """Set X to dense float32 z-scores of each gene, clipped to ±clip (scanpy's `scale`).
 
-    var["mean"] and var["std"] keep what the z-scores were made with.
+    var["mean"] and var["std"] keep what the z-scores were made with. Genes that vary by little more
+    than rounding, as where nearly all cells are the same, are scaled in float64: their variance by
+    scanpy may be negative.
     """
-    adata.X = adata.X.toarray().astype(np.float32)
+    values = adata.X
+    adata.X = values.toarray().astype(np.float32)
     sc.pp.scale(adata, max_value=clip)
+    mean, std = (adata.var[name].to_numpy(copy=True) for name in ("mean", "std"))
+    rounded = ~(std**2 > ROUNDED_VARIANCE * mean**2)  # also where it is NaN
+    if rounded.any():
+        exact = values[:, rounded].toarray().astype(np.float64)
+        mean[rounded], std[rounded] = exact.mean(axis=0), exact.std(axis=0, ddof=1)
+        limit = np.inf if clip is None else clip
+        z_scores = np.clip((exact - mean[rounded]) / std[rounded], -limit, limit)
+        adata.X[:, rounded] = z_scores
+        adata.var["mean"], adata.var["std"] = mean, std
 
 
 def add_pca(adata: ad.AnnData, *, n_pcs: int, seed: int) -> None:
@@ -221,6 +259,8 @@ def prepare(
         warnings.simplefilter("ignore")
         raw = ad.AnnData(matrix, obs=adata.obs, var=adata.var)
         raw = drop_empty(raw, min_cells=preparation.min_cells)
+        if raw.n_obs < 2:
+            raise InputError(f"{where}: only one cell has counts, clustering needs 2 or more")
         if preparation.batch_key is not None:
             batches.add_batches(raw, preparation.batch_key, where)
         normalised = normalise(raw)

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from formats import h5ad, hdf5, loom, mtx, published, raw_counts, tenx, text
+from formats import bounds, h5ad, hdf5, loom, mtx, published, raw_counts, tenx, text
 from formats.parts import Choices, Parts, listed
 from utils import InputError
 
@@ -131,6 +131,11 @@ def read(
         warnings.simplefilter("ignore")
         with hdf5.input_errors(path):
             check_path(path)
+        import anndata  # noqa: F401, outside of the block whose time is limited
+
+        with hdf5.input_errors(path):
+            if hdf5.is_hdf5(path):
+                bounds.check_hdf5(path)
             parts = _format_of(path, choices).read(path, choices)
             counts = raw_counts.canonical(parts.matrix, str(path))
         for note in parts.notes:

@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import spreadsheet
 import utils
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def write_run(
     labels = pd.DataFrame({"cell": prepared.obs_names, "cluster": fitted.labels})
     if trained is not None:
         labels["probability"] = trained.q.max(axis=1)
-    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
+    spreadsheet.write(staging / LABELS, labels, exact=True)
     estimate = fitted.number.estimate
     if estimate is not None:
         import estimation
@@ -323,4 +324,4 @@ def write_new_labels(staging: Path, adata: ad.AnnData) -> None:
     for column in columns:
         labels[column.removeprefix("sctag_")] = adata.obs[column].to_numpy()
     labels = labels.rename(columns={"sctag": "cluster"})
-    labels.to_csv(staging / LABELS, index=False, float_format="%.6g")
+    spreadsheet.write(staging / LABELS, labels, exact=True)

@@ -18,6 +18,7 @@ from typing import Any
 import utils
 from data_settings import Preparation, Selection, Source
 from declare import Spec, check_values, setting, specs_of
+from utils import InputError
 
 VARIANTS = ("sctag", "official")
 # Names that settings had in earlier versions, and have now; commands and records still accept them.
@@ -156,7 +157,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What training lowers; see `steps.step_losses`."""
+    """What training lowers; see `whole_graph.step_losses`."""
 
     reconstruction: str = _model(
         "zinb",
@@ -315,9 +316,15 @@ class Settings(
     def name(self) -> str:
         """What the data are called in the results: `dataname`, or the file's own name.
 
-        Several files have the name of the first and the number of the others: "A+2".
+        Several files have the name of the first and the number of the others: "A+2". Raises
+        InputError for a `dataname` that leads out of the folder of the data, and so of the results.
         """
         if self.data is None:
+            if Path(self.dataname).is_absolute() or ".." in Path(self.dataname).parts:
+                raise InputError(
+                    f"--dataname {self.dataname} is a path, not the name of a data set: give the "
+                    "file with --data"
+                )
             return self.dataname
         first, *others = utils.data_names(self.data)
         return f"{first}+{len(others)}" if others else first

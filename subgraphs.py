@@ -28,8 +28,8 @@ from losses import Edges, StepLosses
 from model import BLOCK_CELLS, SCTAG
 from parts import Parts
 from settings import Objective
-from steps import Step, losses_of, take_step
 from tensors import TrainingData
+from whole_graph import Step, losses_of, take_step
 
 PREFETCHED = 2  # steps whose rows are gathered while another one computes
 
@@ -193,9 +193,10 @@ class SubGraphs:
 
         @tf.function(jit_compile=True)
         def compiled(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Any:
-            return take_step(
+            taken = take_step(
                 self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
             )
+            return taken.losses, taken.messages
 
         def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
             batch = self.batch(epoch - 1)
@@ -235,7 +236,7 @@ class SubGraphs:
         With messages that are not old the expectation of each loss over many steps is that of all
         cells. So is that of the gradient of what is a mean over cells, with one hop; that of the
         graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
-        all cells (N, C), see `steps.step_losses`.
+        all cells (N, C), see `whole_graph.step_losses`.
         """
         propagated = self.network.input_dropout(batch.propagated, training=True)
         hidden = self.network.encoder_1.call_on_propagated(propagated)  # (B, hidden_dim)

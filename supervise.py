@@ -37,6 +37,7 @@ PASSED_ON = (
 )
 # Seconds in which a signal that both processes get, as of Ctrl-C or of `timeout`, is one.
 TOGETHER = 0.1
+LEAST_SECONDS, LEAST_BYTES_A_SECOND = 10.0, 100_000  # of the processor, in reading any file
 SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -82,8 +83,9 @@ _board: _Board | None = None  # that of the child, in the child alone
 def reading(path: Path | str) -> Iterator[None]:
     """Say that a file or folder is being read during a block, so that a crash is laid to it.
 
-    What libraries in C write to stderr in the block is dropped, and no core is dumped. In a process
-    without another one that waits for it this does nothing.
+    What libraries in C write to stderr in the block is dropped, and no core is dumped. The library
+    of HDF5 never ends on some damaged files: the system ends the process after `reading_seconds` of
+    the processor. In a process without another one that waits for it this does nothing.
     """
     if _board is None:
         yield
@@ -91,18 +93,32 @@ def reading(path: Path | str) -> Iterator[None]:
     outer = _board.entries["reading"]
     _board.write(reading=str(path))
     try:
-        with contextlib.nullcontext() if outer else _last_words_held():
+        with contextlib.nullcontext() if outer else _contained(reading_seconds(Path(path))):
             yield
     finally:
         _board.write(reading=outer)
 
 
+def reading_seconds(path: Path) -> float:
+    """Return how many seconds of the processor reading a file or folder may take.
+
+    It is far more than any needs: the slowest, packed tables of text, are read at 1 MB a second.
+    """
+    size = 0
+    with contextlib.suppress(OSError):
+        files = path.rglob("*") if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+    return LEAST_SECONDS + size / LEAST_BYTES_A_SECOND
+
+
 @contextlib.contextmanager
-def _last_words_held() -> Iterator[None]:
+def _contained(seconds: float) -> Iterator[None]:
     """Have libraries in C write nothing to stderr, and the system no core, during a block.
 
-    Python's own stderr, `_steady_stderr`, is not touched.
+    Python's own stderr, `_steady_stderr`, is not touched. The block ends by SIGPROF where it takes
+    more seconds of the processor.
     """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     kept = None
@@ -113,6 +129,7 @@ def _last_words_held() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
         if kept is not None:
             os.dup2(kept, 2)
@@ -302,6 +319,12 @@ def _explain(number: signal.Signals, entries: dict[str, Any], program: str) -> i
         problem = (
             f"{path}: crashes {_library_of(path)} ({number.name}): the file is damaged, copy or "
             "download it again"
+        )
+    elif path and number == signal.SIGPROF:
+        status = 2
+        problem = (
+            f"{path}: {_library_of(path)} comes to no end on it ({number.name}): the file is "
+            "damaged, copy or download it again"
         )
     elif number == signal.SIGKILL:
         doing = f" while it read {path}" if path else ""

@@ -17,6 +17,7 @@ import fitting
 import folders
 import keeper
 import pipeline
+import repetition
 import results
 import supervise
 
@@ -25,7 +26,7 @@ PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (training failed) or 2 (unusable input)."""
-    settings = command.parse_settings(argv, prog=PROGRAM)
+    settings, earlier = repetition.parse(argv, prog=PROGRAM)
 
     def job() -> str:
         fitting.check(settings)
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
                 out_dir=out_dir,
                 notes=settings.to_json(),
                 with_network=True,
+                earlier=earlier,
             )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)

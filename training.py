@@ -1,8 +1,8 @@
 """The two training phases: pretraining of the autoencoder, then KL clustering.
 
 Letters: N cells, D latent size, F features that are clustered, C clusters. One compiled step for
-each phase, of all cells (`steps.py`) or of a few parts of a large graph (`subgraphs.py`); an epoch
-is one such step. No function here has a parameter for true labels.
+each phase, of all cells (`whole_graph.py`) or of a few parts of a large graph (`subgraphs.py`); an
+epoch is one such step. No function here has a parameter for true labels.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from losses import StepLosses
 from model import SCTAG
 from settings import Objective, Training
 from snapshots import Keep, PhaseRun, Snapshot, Stepper
-from steps import WholeGraph
 from subgraphs import SubGraphs
 from tensors import TrainingData
 from utils import TrainingError
+from whole_graph import WholeGraph
 
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops

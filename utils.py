@@ -173,6 +173,11 @@ CACHE_BYTES = 8_000_000
 GPU_SHARE = 1 / 64
 
 
+def block_bytes(memory: int | None) -> int:
+    """Return the bytes of a block's widest array for a GPU of so many bytes, None for a CPU."""
+    return max(CACHE_BYTES, int((memory or 0) * GPU_SHARE))
+
+
 def gpu_memory(gpu_option: str) -> int | None:
     """Return the bytes of memory of the first GPU of `gpu_option`, or None if unknown.
 
@@ -264,7 +269,7 @@ def start_tensorflow(gpu_option: str | None) -> Device:
         return Device("CPU", CACHE_BYTES)
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
     memory = gpu_memory(visible)
-    return Device(str(name), max(CACHE_BYTES, int((memory or 0) * GPU_SHARE)), memory)
+    return Device(str(name), block_bytes(memory), memory)
 
 
 def is_writable(folder: Path) -> bool:
@@ -281,7 +286,8 @@ def data_name(path: Path) -> str:
     if path.name in ("data.h5", "matrix.mtx", "matrix.mtx.gz"):
         return path.resolve().parent.name
     name = path.name if path.name not in ("", "..") else path.resolve().name
-    return Path(name.removesuffix(".gz")).stem
+    stem = Path(name.removesuffix(".gz")).stem
+    return stem if stem.strip(".") else name  # "..", of "...h5", would lead out of a folder
 
 
 def data_names(paths: Sequence[Path]) -> list[str]:

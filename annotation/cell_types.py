@@ -68,7 +68,7 @@ def read_sets(path: Path | str) -> dict[str, list[str]]:
         raise InputError(
             f"{path}: a list of marker genes is a table of text ({', '.join(SUFFIXES)}): {ADVICE}"
         )
-    with hdf5.input_errors(path), opened_text(path) as file:
+    with hdf5.input_errors(path), opened_text(path, is_list=True) as file:
         lines = file.read().splitlines()
     rows = _rows(lines, is_gmt=name.endswith(".gmt"))
     sets: dict[str, dict[str, None]] = {}

@@ -17,6 +17,8 @@ import results
 from bench import records, tables
 from bench.jobs import Job
 from bench.wording import count
+from formats.bounds import Bounded
+from formats.parts import DAMAGE
 from utils import InputError
 
 DATA_DIR = "data"  # the data folder that a packed record names
@@ -99,8 +101,11 @@ def _read(file: Path) -> list[dict[str, Any]]:
     """
     try:
         content = file.read_bytes()
-        lines = (gzip.decompress(content) if file.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        if file.suffix == ".gz":
+            with gzip.open(file) as stream:
+                content = Bounded(stream, file).readall()
+        lines = content.decode()
+    except (*DAMAGE, OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{file} cannot be read ({reason}): name a file that `benchmark.py pack` made"

@@ -90,7 +90,7 @@ def _checked_datasets(datasets: Sequence[str] | None, data_dir: Path) -> Sequenc
         if not datasets:
             raise InputError(f"there is no NAME/data.h5 in {data_dir}: name another --data_dir")
     for name in datasets:
-        if Path(name).name != name:
+        if Path(name).name != name or name == "..":
             raise InputError(f"{name!r} is not the name of a data set in {data_dir}")
         readers.locate(name, data_dir)
     return datasets

@@ -7,6 +7,7 @@ without pyplot: no window opens, and no state outlives a figure.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,13 @@ from matplotlib import colormaps
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+import console
 from bench.tables import EQUAL
 
 DPI = 120
 MARKERS = "osD^vP<X>phd8"
 LIGHTEST = 0.8  # end of the part of the colour map that is used; lighter points are lost on white
+LONGEST_NAME = 80  # in characters: a figure has no room for more
 OURS = "sctag"  # the method that is drawn as black stars
 
 
@@ -41,8 +44,17 @@ def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # of names in no font
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
+
+
+def _plain(name: str) -> str:
+    """Return the name of a data set or method as one line, not too long, without a formula."""
+    line = " ".join(console.one_line(name).split())
+    short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}..."
+    return short.replace("$", r"\$")
 
 
 def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], title: str) -> bytes:
@@ -76,16 +88,16 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
             linestyle="none",
             elinewidth=1,
             capsize=1.5,
-            label=method,
+            label=_plain(method),
             **style,
         )
         for y_failed in y[(rows["ok"] == 0).to_numpy(bool)]:
             transform = axis.get_yaxis_transform()
-            text = f"{method} failed"
+            text = f"{_plain(method)} failed"
             axis.text(0.01, y_failed, text, va="center", fontsize=7, transform=transform)
     for row in range(0, len(sets), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.94", zorder=0)
-    axis.set_yticks(range(len(sets)), sets)
+    axis.set_yticks(range(len(sets)), [_plain(name) for name in sets])
     axis.set_ylim(len(sets) - 0.5, -0.5)
     axis.set(xlabel="ARI, mean and standard deviation over seeds", title=title)
     axis.grid(axis="x", alpha=0.4)
@@ -122,7 +134,7 @@ def against_cells(
             rows["cells"].to_numpy(float),
             rows[column].to_numpy(float),
             linewidth=1.6 if method == OURS else 0.8,
-            label=method,
+            label=_plain(method),
             **style,
         )
     _plain_ticks(axis.xaxis)
@@ -166,7 +178,7 @@ def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
         text = f"{(moved > 0).sum()} up, {(moved < 0).sum()} down of {len(values)}"
         axis.text(1.01, y, text, va="center", fontsize=8, transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(differences)), list(differences))
+    axis.set_yticks(range(len(differences)), [_plain(name) for name in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     axis.set(xlabel="difference in ARI: bar, the mean over data sets; dot, a data set", title=title)
     axis.grid(axis="x", alpha=0.4)

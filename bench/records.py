@@ -53,7 +53,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
     """
     try:
         record = json.loads(text)
-    except ValueError as error:  # not JSON, not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested too deeply
         raise ValueError(f"not JSON: {error}") from None
     reason = problem(record)
     if reason:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 import results
+import spreadsheet
 from bench import document, plots, tables
 from bench.document import Code, Element, Heading, Image, Paragraph, Table
 from bench.methods import in_order
@@ -48,8 +49,8 @@ def write(out: Path, to: Path) -> str:
     summary = tables.summarise(jobs)
     elements = list(content(out, records, jobs, summary))
     files = {f"figures/{e.name}": e.png for e in elements if isinstance(e, Image)}
-    files["jobs.csv"] = jobs.to_csv(index=False, float_format="%.10g").encode()
-    files["summary.csv"] = summary.to_csv(index=False, float_format="%.10g").encode()
+    files["jobs.csv"] = spreadsheet.as_csv(jobs, digits=10).encode()
+    files["summary.csv"] = spreadsheet.as_csv(summary, digits=10).encode()
     files["report.md"] = document.to_markdown(elements).encode()
     files["report.html"] = document.to_html(elements).encode()
     try:

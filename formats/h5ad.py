@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from formats import hdf5, raw_counts
+from formats import bounds, hdf5, raw_counts
 from formats.parts import Choices, Parts, frame, listed, numbered
 from formats.rest import read_rest
 from utils import InputError
@@ -83,7 +83,9 @@ def read_zarr(path: Path, choices: Choices) -> Parts:
             "zarr, or write the data as an .h5ad"
         ) from error
     try:
-        return read_group(zarr.open_group(path, mode="r"), str(path), choices)
+        group = zarr.open_group(path, mode="r")
+        bounds.check_zarr(group, path)
+        return read_group(group, str(path), choices)
     except REFUSALS_OF_ZARR as error:
         if isinstance(error, InputError) or not _is_of_zarr(error):
             raise
@@ -193,7 +195,7 @@ def _matrix(group: Any, place: _Place, where: str) -> Any:
 def _blocks(item: Any) -> Iterator[np.ndarray]:
     """Yield the stored values of a matrix of numbers, dense or sparse, a block at a time."""
     values = item if hasattr(item, "dtype") else item.get("data")
-    if values is None or not hasattr(values, "dtype") or values.dtype.kind not in "iuf":
+    if not hasattr(values, "shape") or values.dtype.kind not in "iuf":
         return
     rows = max(1, BLOCK // max(1, math.prod(values.shape[1:])))
     for start in range(0, values.shape[0] if values.shape else 0, rows):
@@ -223,6 +225,8 @@ def _axis_frame(group: Any, where: str, key: str, item: str, length: int) -> pd.
     axis = group.get(key)
     if axis is None:
         return frame(group, (), numbered(item, length), item, where)
+    if isinstance(axis, h5py.Datatype):
+        raise InputError(f"{where}: {key} is a type of data, not a table")
     if hasattr(axis, "dtype"):
         return _legacy_frame(group, where, key)
     index = (hdf5.attribute(axis, "_index") or ["_index"])[0]

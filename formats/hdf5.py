@@ -17,6 +17,7 @@ import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
 import supervise
+from formats import bounds
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that need it do it
@@ -39,6 +40,7 @@ FILTERS = {
 # it as any of several types, which are also those of ordinary mistakes in Python.
 HDF5_MESSAGE = re.compile(
     r"(Unable to |Can't |Couldn't |[\w ]+ failed ).*\(.*\)|Unknown string encoding.*"
+    r"|Unspecified error in H5.*|Insufficient precision in available types.*"
 )
 # Words of HDF5 that mean that bytes are not what they must be.
 DAMAGE = re.compile(
@@ -49,14 +51,8 @@ FILTER_TROUBLE = re.compile("plugin|filter|can't open directory")
 UNKNOWN_ENCODING = re.compile("encoding_type='(.*?)', encoding_version='(.*?)'")
 # What anndata, pandas and h5py raise for an element that they cannot read.
 REFUSALS = (
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(AttributeError, ImportError, IndexError, KeyError),
+    *(OSError, RuntimeError, TypeError, ValueError),
 )
 NOT_A_COLUMN = "it is not one number or text for each row"
 
@@ -186,15 +182,23 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     Raises
     ------
     Unreadable
-        If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read.
+        If it is absent, of another shape, or of a kind that anndata or HDF5 cannot read, or if its
+        name is a path that leads out of the group, as it would again in a file that is written.
     """
     import pandas as pd
 
+    if key.startswith("/") or {".", ".."} & {*key.split("/")}:
+        raise Unreadable("its name is a path that leads elsewhere")
     values = element(group, key, plain=vector)
     if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray):
         raise Unreadable(NOT_A_COLUMN)
-    if values.ndim != 1 or values.dtype.kind == "V":
+    is_mixed = values.dtype == object and not all(isinstance(value, str) for value in values)
+    if values.ndim != 1 or values.dtype.kind == "V" or is_mixed:
         raise Unreadable(NOT_A_COLUMN)
+    texts = values.categories if isinstance(values, pd.Categorical) else values
+    is_text = texts.dtype.kind == "O"
+    if is_text and any("\0" in value for value in texts if isinstance(value, str)):
+        raise Unreadable("it has null characters")
     return values
 
 
@@ -248,16 +252,16 @@ def vector(item: Any) -> np.ndarray | pd.Categorical | None:
 
 def _is_array(item: Any) -> bool:
     """Return whether an item is an array of HDF5 or zarr, not a group and not empty."""
-    return hasattr(item, "dtype") and item.shape is not None
+    return hasattr(item, "dtype") and getattr(item, "shape", None) is not None
 
 
 def text(values: np.ndarray) -> np.ndarray:
-    """Decode the bytes among strings, shape (N,); what is not UTF-8 is spelt out in \\x.
+    """Decode the bytes among strings, shape (N,); null and what is no UTF-8 is spelt out in \\x.
 
     Two different labels never become one that way.
     """
     decoded = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values]
-    return np.array(decoded, dtype=object)
+    return np.array([value.replace("\0", "\\x00") for value in decoded], dtype=object)
 
 
 def categorical(
@@ -296,9 +300,10 @@ def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
     encoding = attribute(item, "encoding-type")
     if encoding and encoding[0] not in ("array", *SPARSE_ENCODINGS):
         raise InputError(f"{where} has the encoding {encoding[0]!r}, which is not of a matrix")
-    values = item[()] if hasattr(item, "dtype") else sparse(item, where)
+    values = item[()] if hasattr(item, "shape") else sparse(item, where)
     if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
+    bounds.check_shape(values.shape, values.size, where)
     return values
 
 
@@ -315,7 +320,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
     form = SPARSE_ENCODINGS.get(encodings[0] if encodings else "csr_matrix", csr_matrix)
     shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     names = PIECES if shape is None else PIECES[:3]
-    if missing := sorted({*names} - {*group}):
+    if missing := sorted({*names} - {*getattr(group, "keys", tuple)()}):  # a type has none
         raise InputError(
             f"{where} lacks {', '.join(missing)} of its pieces {', '.join(sorted(names))}"
         )
@@ -329,9 +334,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
         raise InputError(
             f"{where}: {', '.join(wrong)} must be numbers in a row (whole, but for data)"
         )
-    shape = np.asarray(numbers.get("shape", shape))
-    if by_genes:
-        shape = shape[::-1]
+    shape = np.atleast_1d(numbers.get("shape", shape))[:: -1 if by_genes else 1]
     data, indices, indptr = (numbers[name] for name in PIECES[:3])
     try:
         values = form((data, indices, indptr), shape=tuple(shape))
@@ -342,6 +345,7 @@ def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | cs
     else:
         # AnnData's may have room to spare behind the last value, the published ones may not
         if "shape" not in names or values.nnz == data.size:
+            bounds.check_shape(values.shape, values.nnz, where)
             return values
     raise InputError(
         f"{where}: its pieces do not make a {'CSC' if form is csc_matrix else 'CSR'} matrix of "

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from scipy.sparse import csc_matrix, hstack
 
-from formats import hdf5
+from formats import bounds, hdf5
 from formats.parts import Choices, Parts, check_length, frame, listed, numbered
 from formats.rest import X_BEFORE
 from utils import InputError
@@ -78,6 +78,7 @@ def _cells_by_genes(item: h5py.Dataset, where: str) -> csc_matrix:
     if getattr(item, "ndim", None) != 2 or item.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, genes x cells")
     genes, cells = item.shape
+    bounds.check_shape(item.shape, item.size, where)
     rows = max(1, BLOCK // max(1, cells))
     if item.chunks:  # a chunk is unpacked as a whole: none of them twice
         rows = -(-rows // item.chunks[0]) * item.chunks[0]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_matrix
 
-from formats import hdf5, tenx
+from formats import bounds, hdf5, tenx
 from formats.parts import Choices, Parts, listed, named_frame, numbered, opened, opened_text
 from utils import InputError
 
@@ -162,10 +163,11 @@ def _names_beside(matrix: Path, pattern: re.Pattern[str]) -> _Names:
 
 
 def _read_names(path: Path) -> _Names:
-    with opened_text(path) as file:
+    with opened_text(path, is_list=True) as file:
+        content = io.StringIO(file.read(), newline="")
         if path.name.lower().removesuffix(".gz").endswith(".csv"):
-            return _Names(path, [row for row in csv.reader(file) if row])
-        lines = (line.rstrip("\r\n") for line in file)
+            return _Names(path, [row for row in csv.reader(content) if row])
+        lines = (line.rstrip("\r\n") for line in content)
         return _Names(path, [[x.strip('"') for x in line.split("\t")] for line in lines if line])
 
 
@@ -174,16 +176,43 @@ def _read_names(path: Path) -> _Names:
 
 def _matrix(path: Path) -> coo_matrix:
     """Read a file of Matrix Market, dense or sparse."""
-    from scipy.io import mmread
+    from scipy.io import mminfo, mmread
 
     try:
         with opened(path) as file:
-            return coo_matrix(mmread(file))
+            rows, columns, entries, form, *_ = mminfo(_Lines(file))
+        bounds.check_entries(entries if form == "coordinate" else rows * columns, path)
+        with opened(path) as file:
+            matrix = coo_matrix(mmread(_Lines(file)))
+    except InputError:
+        raise
     except (ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: is not a matrix that can be read ({hdf5.reason(error)}): copy or download it "
             "again"
         ) from error
+    bounds.check_shape(matrix.shape, matrix.nnz, str(path))
+    return matrix
+
+
+class _Lines:
+    """A stream of bytes whose last line has an end, and which has no null bytes (ValueError).
+
+    The reader of SciPy 1.17 runs past the end of the memory otherwise, and crashes.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.has_ended = stream, False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        content = self.stream.read(size)
+        if b"\0" in content:
+            raise ValueError("it has null bytes")
+        if not content and not self.has_ended:
+            self.has_ended = True
+            return b"\n"
+        return content
 
 
 def _orientation(

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from formats import hdf5
+from formats import bounds, hdf5
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that read a file do it
@@ -152,9 +152,40 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
+class _Text(io.TextIOWrapper):
+    """A stream of text that refuses null characters, which no text has and HDF5 cannot write."""
+
+    def __init__(self, path: Path, file: IO[bytes], encoding: str) -> None:
+        super().__init__(file, encoding, newline="")
+        self.path = path
+
+    def _checked(self, text: str) -> str:
+        if "\0" in text:
+            raise InputError(
+                f"{self.path}: is not text (it has null characters): it is damaged, or of another "
+                "kind than its name says"
+            )
+        return text
+
+    def read(self, size: int | None = -1) -> str:
+        """Return the next characters."""
+        return self._checked(super().read(size))
+
+    def readline(self, size: int = -1) -> str:  # type: ignore[override]
+        """Return the next line."""
+        return self._checked(super().readline(size))
+
+
 @contextlib.contextmanager
-def opened_text(path: Path) -> Iterator[IO[str]]:
+def opened_text(path: Path, *, is_list: bool = False) -> Iterator[IO[str]]:
     """Open a file of text as `opened` does: UTF-8, or UTF-16 as Excel writes it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_list
+        Whether it is a list of names, which is read as a whole and bounded by `bounds.Bounded`.
 
     Raises
     ------
@@ -162,10 +193,12 @@ def opened_text(path: Path) -> Iterator[IO[str]]:
         If it turns out to be no text, and what `opened` raises.
     """
     with opened(path) as file:
+        if is_list:
+            file = io.BufferedReader(bounds.Bounded(file, path))
         start = file.peek(2)[:2]  # type: ignore[attr-defined]
         encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
         try:
-            yield io.TextIOWrapper(file, encoding, newline="")
+            yield _Text(path, file, encoding)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path}: is not text ({hdf5.reason(error)}): it is damaged, or of another kind "

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix, issparse, vstack
 
 from utils import InputError
 
 FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
+# No cell has so many molecules or reads of a gene, and the losses, in float32, would soon overflow.
+LARGEST_COUNT = 2**32
+BLOCK = 2**22  # values of a dense matrix that are made sparse at a time
 DEPTH_TOLERANCE = 1e-3  # normalised depths agree to rounding, real ones differ by far more
 LOG_CEILING = 30.0  # no logarithm of a count reaches it: e^30 is 10^13
 
@@ -47,13 +50,21 @@ def canonical(matrix: Any, where: str) -> csr_matrix:
         counts = csr_matrix(wide)
         counts.sum_duplicates()
     else:
-        rows, columns = np.nonzero(matrix)
-        values = matrix[rows, columns].astype(np.float64)
-        counts = csr_matrix((values, (rows, columns)), shape=matrix.shape)
+        counts = _sparse(matrix)
     if not np.any(np.abs(counts.data) > FLOAT32_WHOLE):
         counts = counts.astype(np.float32)
     counts.eliminate_zeros()
     return counts
+
+
+def _sparse(matrix: np.ndarray) -> csr_matrix:
+    """Return a dense matrix as CSR, float32 or float64, made a block of rows at a time."""
+    blocks = range(0, len(matrix), max(1, BLOCK // max(1, matrix.shape[1])))
+    rows = [matrix[start : start + blocks.step] for start in blocks]
+    is_large = any(np.any(np.abs(block.astype(np.float64)) > FLOAT32_WHOLE) for block in rows)
+    kind = np.float64 if is_large else np.float32
+    parts = [csr_matrix(block.astype(kind)) for block in rows]
+    return vstack(parts, format="csr") if parts else csr_matrix(matrix.shape, dtype=kind)
 
 
 def _is_canonical(matrix: Any) -> bool:
@@ -101,8 +112,8 @@ def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_ma
     Raises
     ------
     InputError
-        For no cells or genes, NaN, infinite or negative values, values which look normalised, and
-        for any other fraction unless `round_counts`.
+        For no cells or genes, NaN, infinite, negative or absurdly large values, values which look
+        normalised, and for any other fraction unless `round_counts`.
     """
     cells, genes = counts.shape
     if cells == 0 or genes == 0:
@@ -111,6 +122,7 @@ def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_ma
     _refuse(counts, np.isnan(values), "NaN", where)
     _refuse(counts, np.isinf(values), "infinite", where)
     _refuse(counts, values < 0, "negative, as in scaled data", where)
+    _refuse(counts, values > LARGEST_COUNT, "above 2^32, more than a cell can have", where)
     fractions = np.count_nonzero(values != np.rint(values))
     if fractions == 0:
         return counts, None

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h5py
+import numpy as np
+
 from formats import hdf5
 
 if TYPE_CHECKING:
     import pandas as pd
 
 X_BEFORE = "X_before"  # the layer that keeps X of a file whose counts are in another place
+NOT_WRITTEN = "it is of a kind that anndata cannot write"
 # The parts of an AnnData by the axes of their values: cells (0) and genes (1).
 AXES = {"layers": (0, 1), "obsm": (0,), "varm": (1,), "obsp": (0, 0), "varp": (1, 1)}
 
@@ -99,7 +103,9 @@ class _Reader:
             self.left_out["raw"] = hdf5.reason(error)
             return
         shape = (self.shape[0], len(value.get("var", ())))
-        if getattr(value.get("X"), "shape", None) == shape:
+        if not _can_be_written(value):
+            self.left_out["raw"] = NOT_WRITTEN
+        elif getattr(value.get("X"), "shape", None) == shape:
             self.rest["raw"] = value
         else:
             self.left_out["raw"] = "its shape is not that of the data"
@@ -116,11 +122,33 @@ class _Reader:
             self._omit(part, key, str(error))
             return
         lengths = tuple(self.shape[axis] for axis in axes)
-        shape = tuple(getattr(value, "shape", ()))
-        if axes and (shape[: len(axes)] != lengths or len(shape) < 2):
+        shape = tuple(getattr(value, "shape", None) or ())  # that of nothing is None
+        if not _can_be_written(value):
+            self._omit(part, key, NOT_WRITTEN)
+        elif axes and (shape[: len(axes)] != lengths or len(shape) < 2):
             self._omit(part, key, "its shape is not that of the data")
         elif (value := _without_none(value)) is not None:
             self.rest.setdefault(part, {})[key] = value
+
+
+def _can_be_written(value: Any) -> bool:
+    """Return whether anndata can write what it has read.
+
+    It cannot write references, raw bytes, nothing, and text with null characters.
+    """
+    import pandas as pd
+
+    if isinstance(value, dict | pd.DataFrame):
+        return all(_can_be_written(part) for _, part in value.items())
+    if isinstance(value, pd.Series):
+        value = value.to_numpy()
+    if not isinstance(value, np.ndarray):
+        return not isinstance(value, h5py.Empty | h5py.Reference | np.void | bytes)
+    if value.dtype == object:
+        return all(isinstance(item, str) and "\0" not in item for item in value.flat)
+    names = value.dtype.names
+    kinds = [value.dtype[name] for name in names] if names else [value.dtype]
+    return all(kind.kind in "biufcSU" for kind in kinds)
 
 
 def _without_none(value: Any) -> Any:

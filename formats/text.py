@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.sparse import csr_matrix, vstack
 
-from formats import hdf5
+from formats import bounds, hdf5
 from formats.parts import Choices, Parts, listed, named_frame, numbered, opened_text
 from utils import InputError
 
@@ -120,7 +120,7 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
                 sep=separator,
                 header=None,
                 skipinitialspace=True,
-                chunksize=max(1, BLOCK // len(header)),
+                chunksize=max(1, min(BLOCK // len(header), bounds.most_rows(path) + 1)),
                 **options,
             )
             for chunk in chunks:
@@ -128,6 +128,7 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
                     names += chunk.pop(0).tolist()
                 _check_numbers(path, chunk, header)
                 blocks.append(csr_matrix(chunk.to_numpy()))
+                bounds.check_rows(sum(block.shape[0] for block in blocks), path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = hdf5.reason(error)
         raise InputError(
@@ -142,8 +143,9 @@ def _table(path: Path) -> tuple[csr_matrix, list[str] | None, list[str] | None]:
 
 def _first_row(path: Path, file: Any) -> tuple[str, list[str]]:
     """Return what separates the columns of a table, and the entries of its first row."""
-    line = file.readline()
+    line = bounds.first_line(file, path)
     separator = _separator(line) or SEPARATORS[_suffix(path)]
+    bounds.check_columns(1 + line.count(separator), path)
     return separator, next(csv.reader([line], delimiter=separator), None) or [""]
 
 
@@ -165,7 +167,7 @@ def entries(path: Path) -> list[list[str]]:
     InputError
         If the file is missing, cannot be read or has no such row.
     """
-    with hdf5.input_errors(path), opened_text(path) as file:
+    with hdf5.input_errors(path), opened_text(path, is_list=True) as file:
         lines = file.read().splitlines()
     separator = _separator("\n".join(lines[:2]))
     try:

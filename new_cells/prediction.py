@@ -26,6 +26,7 @@ import pipeline
 import results
 import supervise
 import utils
+from formats import bounds, hdf5
 from results import Prediction
 from settings import Settings, specs
 from utils import InputError, Stopwatch
@@ -85,29 +86,39 @@ class Model(NamedTuple):
 
 def load(folder: Path, settings: Settings) -> Model:
     """Start TensorFlow and return the model of a finished run; InputError if it is damaged."""
-    import anndata
-
     utils.start_tensorflow(settings.gpu_option)
     import model
+
+    reference = read_prepared(folder)
+    with utils.tensorflow_session(), _readable(folder):
+        return Model(reference, model.load(folder))
+
+
+def read_prepared(folder: Path) -> ad.AnnData:
+    """Return the prepared data of a finished run; InputError if they are damaged."""
+    import anndata
+
     import views
 
-    with utils.tensorflow_session(), _readable(folder):
-        with supervise.reading(folder / results.PREPARED):
-            reference = anndata.read_h5ad(folder / results.PREPARED)
+    path = folder / results.PREPARED
+    with _readable(folder), supervise.reading(path):
+        bounds.check_hdf5(path)
+        reference = anndata.read_h5ad(path)
         if views.MEAN_COUNT not in reference.raw.var:
             raise InputError(f"{folder} is a run of an earlier version: run it again")
-        with supervise.reading(folder / model.WEIGHTS_FILE):
-            return Model(reference, model.load(folder))
+        return reference
 
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     """Have what goes wrong in reading the files of a run be said in one sentence."""
+    from anndata._io.specs.registry import IORegistryError
+
     try:
         yield
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (*hdf5.REFUSALS, IORegistryError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{folder} cannot be read as a run of train.py, it is damaged or of another version "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import console
+import spreadsheet
 from outcome import annotated
 from report import Content
 
@@ -164,7 +165,7 @@ def write(folder: Path, adata: ad.AnnData, page: Content) -> None:
     from report import page as pages
     from results import MARKERS_FILE, TYPES_FILE
 
-    adata.uns[MARKERS].to_csv(folder / MARKERS_FILE, index=False, float_format="%.6g")
-    if TYPES in adata.uns:
-        adata.uns[TYPES].to_csv(folder / TYPES_FILE, index=False, float_format="%.6g")
+    for key, name in ((MARKERS, MARKERS_FILE), (TYPES, TYPES_FILE)):
+        if key in adata.uns:
+            spreadsheet.write(folder / name, adata.uns[key])
     pages.write(folder, page)

@@ -3,6 +3,7 @@
     python -m perf.speed                              # simulated data, 1000 to 4000 cells
     python -m perf.speed --data FILE.h5 --whole       # one real data set, and the whole run
     python -m perf.speed --cells 1000 2000 4000 8000 16000 32000 --figure growth.png
+    python -m perf.speed --export DIR                 # steps for a machine that has only JAX
 
 Every number printed is measured in that run but for those marked as extrapolated. Steps of the
 methods and a matrix product are timed in turn and the medians quoted, so that a drift of the
@@ -26,103 +27,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import utils
-from settings import Settings
+from command import number
+from perf import export
+from perf.steps import (
+    CLUSTERS,
+    DECODER,
+    HIDDEN,
+    HOPS,
+    LATENT,
+    NEIGHBORS,
+    make_steps,
+    prepared,
+    simulated,
+)
 
-HOPS, GENES, NEIGHBORS = 3, 500, 15
-HIDDEN, LATENT, DECODER = 128, 15, (128, 256, 512)
-CLUSTERS = 8
-# Both variants with the published preparation, and with 3 hops.
-SIZES: dict[str, Any] = {
-    "hops": HOPS,
-    "hidden_dim": HIDDEN,
-    "latent_dim": LATENT,
-    "decoder_dims": list(DECODER),
-    "kl": "qp",
-}
+CELLS = (1000, 2000, 4000)
 METHODS = ("published", "official", "sctag")
 # The published computation holds several N x N arrays while it differentiates the graph loss.
 PUBLISHED_LIMIT = 8000
-
-
-def simulated(n_cells: int, seed: int = 0) -> Any:
-    """Return sparse negative binomial counts of `CLUSTERS` cell types and 2 * GENES genes."""
-    import anndata as ad
-    import scipy.sparse as sp
-
-    rng = np.random.default_rng(seed)
-    n_genes = 2 * GENES
-    profiles = rng.gamma(0.5, 1.0, n_genes) * np.exp(rng.normal(0, 0.8, (CLUSTERS, n_genes)))
-    blocks = []
-    for start in range(0, n_cells, 2000):
-        rows = min(2000, n_cells - start)
-        depth = rng.lognormal(0, 0.4, (rows, 1))
-        mean = profiles[rng.integers(0, CLUSTERS, rows)] * depth
-        counts = rng.negative_binomial(2, 2 / (2 + mean)).astype(np.float32)
-        blocks.append(sp.csr_matrix(counts))
-    return ad.AnnData(sp.vstack(blocks, format="csr"))
-
-
-def prepared(source: str) -> Any:
-    """Return the prepared data of a file, or of so many simulated cells, for every method."""
-    import preprocess
-    import readers
-
-    adata = simulated(int(source)) if source.isdigit() else readers.read(Path(source))
-    published = Settings.of("official", highly_genes=GENES, k_neighbors=NEIGHBORS)
-    return preprocess.prepare(adata, published, seed=0)
-
-
-def make_steps(method: str, adata: Any) -> dict[str, Callable]:
-    """Return the method's epoch in each phase, a function that waits for its result."""
-    rng = np.random.default_rng(0)
-    centers = rng.normal(0, 0.1, (CLUSTERS, LATENT)).astype(np.float32)
-    p = rng.dirichlet(np.ones(CLUSTERS), adata.n_obs).astype(np.float32)
-    if method == "published":
-        import tensorflow as tf
-
-        from perf.published import Published
-
-        network = Published(adata.X, adata.obsp["connectivities"])
-        network.centers = tf.constant(centers)
-        target = tf.constant(p)
-        return {
-            "pretrain": lambda: network.step()[1].numpy(),
-            "cluster": lambda: network.step(target)[2].numpy(),
-        }
-    return _make_own_steps(method, adata, centers, p)
-
-
-def _make_own_steps(
-    method: str, adata: Any, centers: np.ndarray, p: np.ndarray
-) -> dict[str, Callable]:
-    """Return the suite's compiled steps, of `official` or of `sctag` with 3 true hops."""
-    import tensorflow as tf
-
-    import steps
-    import tensors
-    import training
-    from model import SCTAG
-
-    settings = Settings.of(method, **SIZES)
-    network = SCTAG(settings, n_genes=adata.n_vars, seed=0)
-    data = tensors.training_data(adata, settings, settings)
-
-    def step(learning_rate: float) -> Callable:
-        optimizer = training.adam(network, training.Phase(1, learning_rate))
-        return steps.make_step(network, data, settings, optimizer)
-
-    pretrain = step(1e-4)
-    pretrain(None)  # traced before the centres exist
-    network.place_centers(centers, trainable=settings.train_centers)
-    cluster = step(5e-4)
-    target = tf.constant(p)
-    return {
-        "pretrain": lambda: pretrain(None).total.numpy(),
-        "cluster": lambda: cluster(target).total.numpy(),
-    }
 
 
 # A product of the size of a block's in the count decoder's heads.
@@ -322,21 +245,44 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     """Measure each size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 2000, 4000])
+    parser.add_argument("--cells", type=int, nargs="+", help="1000 2000 4000 by default")
     parser.add_argument("--data", help="a data file instead of simulated cells")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each method")
     parser.add_argument("--figure", type=Path, help="write a log-log figure (PNG)")
     parser.add_argument("--json", type=Path, help="write the numbers")
     parser.add_argument("--whole", action="store_true", help="run train.py from file to labels")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="only write the steps, of one data set (the embedded one by default), for JAX to run",
+    )
+    parser.add_argument(
+        "--gpu_gb",
+        type=number(float, above=0),
+        default=16,
+        help="GiB of the GPU for which --export chooses the blocks of its steps",
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         child(*args.child)
         return
+    if args.export:
+        if len(args.cells or []) > 1:
+            parser.error("--export writes the steps of one data set: give --cells one number")
+        source = args.data or str((args.cells or [export.EMBEDDED])[0])
+        utils.start_tensorflow("-1")
+        try:
+            names = export.write(args.export, source, args.gpu_gb)
+        except utils.InputError as error:
+            parser.error(str(error))
+        print(f"{', '.join(names)}: python {args.export / 'run_step.py'} runs them with JAX")
+        return
     device = utils.start_tensorflow("-1")
     print(f"{device.name}, {len(os.sched_getaffinity(0))} threads, medians of {args.repeats} turns")
     rows = []
-    for source in [args.data] if args.data else map(str, args.cells):
+    for source in [args.data] if args.data else map(str, args.cells or CELLS):
         row = measure(source, args.repeats)
         print_row(row)
         if args.whole:

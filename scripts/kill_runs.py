@@ -165,7 +165,8 @@ class Killer:
             os.killpg(process.pid, signal.SIGKILL)
             self.fault(out, f"hangs after {number.name} at {moment}")
         watcher.join()
-        errors = process.stderr.read() if process.stderr else ""
+        with process:  # which closes its streams
+            errors = process.stderr.read() if process.stderr else ""
         self._look(out, process.returncode, errors, number if kill else None, reference)
         with self.lock:
             if kill and process.returncode != 0:

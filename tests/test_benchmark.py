@@ -651,6 +651,7 @@ def check_real(record, run_dir):
     assert record["settings"]["seed"] == record["seed"]
 
 
+@pytest.mark.slow
 def test_two_data_sets_from_end_to_end(real):
     """In the default regime the classes of the cells that are left come from the data file."""
     flags = ["run", "--out", real / "out", "--data_dir", real / "data", "--seeds", 1]

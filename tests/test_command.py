@@ -140,7 +140,7 @@ def test_memory_growth_of_gpus_in_use_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(experimental, "enable_op_determinism", lambda: None)
     monkeypatch.setattr(experimental, "get_device_details", lambda gpu: {"device_name": "H100"})
     monkeypatch.setattr(utils, "gpu_memory", lambda option: 2**36)
-    assert utils.start_tensorflow(None) == ("H100", 2**30)
+    assert utils.start_tensorflow(None) == ("H100", 2**30, 2**36)
 
 
 @pytest.mark.parametrize("name", ["train.py", "baselines.py"])

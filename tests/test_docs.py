@@ -17,12 +17,13 @@ import datasets
 import predict
 import readers
 import settings
+import train
 from bench import archive, document, paired, plots, report, tables
 from bench.methods import ABLATIONS, flag_names
 from bench.wording import signed, three_decimals
 from command import as_text
 from lab import judge, prepare
-from perf import speed
+from perf import run_step, speed
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"
@@ -248,12 +249,14 @@ def known_flags():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page, known_flags, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--help"])
-    for parse in (baselines.parse, judge.parse, prepare.parse, lambda _: speed.main()):
+    timing = (lambda _: speed.main(), lambda _: run_step.main())
+    for parse in (baselines.parse, train.main, judge.parse, prepare.parse, *timing):
         with pytest.raises(SystemExit):
             parse(["--help"])
     of_help = set(re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.M))
     named = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", page.read_text()))
-    assert named - {"--NAME", "--no-NAME"} <= known_flags | of_help
+    of_others = {"--NAME", "--no-NAME", "--requeue", "--signal"}  # the last two are of SLURM
+    assert named - of_others <= known_flags | of_help
 
 
 # ---- README's notebook
@@ -297,6 +300,7 @@ def place(tmp_path):
     return tmp_path / "notebooks"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(place, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for before, after in SHORTER.items():

@@ -2,8 +2,8 @@
 
 The slow road is written from the formulas alone: eager, float64, dense N x N matrices, explicit
 powers of P, log Gammas. It shares no code with the suite; it is given the prepared data and the
-values of the network's weights. The fast road is what `steps.make_step` runs: compiled, float32,
-propagated in advance or by Horner's rule, and with the two large losses in blocks of rows.
+values of the network's weights. The fast road is what `whole_graph.make_step` runs: compiled,
+float32, propagated in advance or by Horner's rule, and with the two large losses in blocks of rows.
 """
 
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from conftest import network
 from conftest import prepared as prepare
 
 import losses
-import steps
 import training
 import views
+import whole_graph
 from blocks import Blocks
 from settings import Objective
 from tensors import training_data
@@ -181,12 +181,12 @@ class SlowRoad:
 
 
 def fast_road(net, data, p, objective):
-    """What `steps.make_step` computes: the losses and the gradient of their weighted sum."""
+    """What `whole_graph.make_step` computes: the losses and the gradient of their weighted sum."""
 
     @tf.function(jit_compile=True)
     def compute():
         with tf.GradientTape() as tape:
-            computed = steps.step_losses(net, data, p, objective)
+            computed = whole_graph.step_losses(net, data, p, objective)
         values = [variable.value for variable in net.trainable_variables]
         return (computed.adj, computed.zinb, computed.kl), tape.gradient(computed.total, values)
 
@@ -216,7 +216,7 @@ def test_twenty_steps_are_twenty_plain_adam_steps():
     slow, net, data, p = start(SCTAG)
     rate, n_steps = 5e-4, 20
     optimizer = training.adam(net, Phase(n_steps, rate))
-    step = steps.make_step(net, data, objective_of(SCTAG), optimizer)
+    step = whole_graph.make_step(net, data, objective_of(SCTAG), optimizer)
     first, second = ([np.zeros(w.shape) for w in slow.weights] for _ in range(2))
     for t in range(1, n_steps + 1):
         expected, gradients = slow.gradients()

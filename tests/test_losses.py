@@ -142,6 +142,19 @@ def test_zinb_mean_is_scaled_by_the_size_factor():
     np.testing.assert_allclose(computed, expected, rtol=1e-5)
 
 
+def test_zinb_of_absurd_counts_is_that_of_the_largest_one_and_finite():
+    y, mean, theta, pi_logits = extreme_grid()
+    heads = raw_heads(mean, theta, pi_logits)
+    of_largest = zinb_nll_entries(zinb_target(y * 0 + likelihoods.LARGEST, None), *heads)
+    for count in (2.0**31, 2.0**32):
+        values, gradients = zinb_nll_entries(zinb_target(y * 0 + count, None), *heads)
+        for computed, expected in zip(
+            (values, *gradients), (of_largest[0], *of_largest[1]), strict=True
+        ):
+            assert np.isfinite(computed).all()
+            np.testing.assert_array_equal(computed, expected)
+
+
 def test_zinb_of_z_scores_takes_the_zero_branch_below_zero():
     """The published target: entries up to 1e-8 count as zeros, the others need not be whole."""
     y = np.array([[-1.2, 0.0, 0.7, 5.25]])

@@ -6,9 +6,9 @@ import tensorflow as tf
 from conftest import grouped_counts, network
 from conftest import prepared as prepare
 
-import steps
 import training
 import views
+import whole_graph
 from perf.published import CLUSTER_RATE, PRETRAIN_RATE, W_ADJ, W_KL, W_ZINB, Published
 from settings import Objective
 from tensors import training_data
@@ -65,7 +65,7 @@ def test_twenty_steps_agree(prepared, phase):
         p = q**2 / q.sum(axis=0)
         p = tf.constant(p / p.sum(axis=1, keepdims=True), tf.float32)
         slow.optimizer.learning_rate.assign(rate)
-    step = steps.make_step(net, data, OBJECTIVE, training.adam(net, Phase(20, rate)))
+    step = whole_graph.make_step(net, data, OBJECTIVE, training.adam(net, Phase(20, rate)))
     for _ in range(20):
         fast_losses, slow_losses = step(p), slow.step(p)
         for fast, expected in zip(

@@ -15,6 +15,7 @@ def test_floor_counts_every_product_of_an_epoch(monkeypatch):
     assert speed.floor_flops(2, 3) == 2 * (first + 2 * 3 * others) + 3 * 2 * 3 * 2 * 2
 
 
+@pytest.mark.slow
 def test_recall_counts_what_both_graphs_list(monkeypatch):
     adata = speed.simulated(60)[:, :5].copy()
     adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)

@@ -11,10 +11,10 @@ import clustering
 import losses
 import memory
 import parts
-import steps
 import tensors
 import training
 import views
+import whole_graph
 from checkpoints import Saved
 from parts import TOGETHER, Parts
 from settings import BATCH_CELLS, WHOLE_CELLS, Objective, Settings, Training
@@ -181,7 +181,7 @@ def averages(net, in_parts, p, objective, n_steps):
 
 def whole_gradients(net, data, p, objective):
     with tf.GradientTape() as tape:
-        computed = steps.step_losses(net, data, p, objective)
+        computed = whole_graph.step_losses(net, data, p, objective)
     gradients = tape.gradient(computed.total, [v.value for v in net.trainable_variables])
     return [np.ravel(x) for x in tf.nest.flatten((computed, gradients))]
 
@@ -275,11 +275,11 @@ def test_training_by_parts_comes_to_where_training_on_all_cells_does(prepared):
     """Two steps of half of the cells for one of all; the loss is that of all cells, at the end."""
     whole, in_steps = network(hops=1), network(hops=1)
     data, in_parts = both(prepared, whole)
-    at_start = float(steps.step_losses(whole, data, None, OBJECTIVE).zinb)
+    at_start = float(whole_graph.step_losses(whole, data, None, OBJECTIVE).zinb)
     for net, of in ((whole, data), (in_steps, in_parts)):
         pretrain(net, of, epochs=60)
     expected, computed = (
-        float(steps.step_losses(net, data, None, OBJECTIVE).zinb) for net in (whole, in_steps)
+        float(whole_graph.step_losses(net, data, None, OBJECTIVE).zinb) for net in (whole, in_steps)
     )
     assert expected < 0.95 * at_start
     assert abs(computed - expected) < 0.2 * (at_start - expected)

@@ -99,6 +99,45 @@ def job():
     assert {path.name for path in tmp_path.iterdir()} == {"a.py", "a.log", "x.h5"}
 
 
+def test_a_reader_that_comes_to_no_end_is_ended(tmp_path):
+    """As the library of HDF5 does on some damaged files, where no handler of Python is called."""
+    (tmp_path / "x").write_bytes(supervise.HDF5_SIGNATURE)
+    job = """
+def job():
+    supervise.LEAST_SECONDS = .1
+    with supervise.reading("x"):
+        while True: pass
+"""
+    done = ended(job, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "a.py: error: x: the HDF5 library comes to no end on it (SIGPROF): the file is damaged, "
+        "copy or download it again\n"
+    )
+
+
+def test_the_time_that_reading_may_take_ends_with_it(tmp_path):
+    job = """
+def job():
+    supervise.LEAST_SECONDS = .2
+    with supervise.reading("x"), supervise.reading("y"):
+        pass
+    start = time.process_time()
+    while time.process_time() - start < .5: pass
+    return "done"
+"""
+    assert ended(job, tmp_path).stdout == "done\n"
+
+
+@pytest.mark.parametrize("size", [0, 10**6])
+def test_a_larger_file_may_take_longer(size, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/x").write_bytes(bytes(size))
+    for path in (tmp_path / "folder", tmp_path / "folder/x"):
+        assert supervise.reading_seconds(path) == 10 + size / 100_000
+    assert supervise.reading_seconds(tmp_path / "none") == 10
+
+
 @pytest.mark.parametrize(
     ("dying", "status", "words"),
     [

@@ -13,9 +13,9 @@ from conftest import prepared as prepare
 
 import likelihoods
 import losses
-import steps
 import training
 import views
+import whole_graph
 from settings import Objective, Training
 from tensors import join, training_data, with_components
 from training import Phase
@@ -78,7 +78,7 @@ def test_twenty_fast_steps_are_twenty_slow_steps(prepared, phase):
             net.place_centers(centers, trainable=True)
         q = fast.assign(fast.encode(data.graph, training=False))
         p = losses.target_distribution(q)
-    step = steps.make_step(fast, data, OBJECTIVE, training.adam(fast, Phase(20, 1e-3)))
+    step = whole_graph.make_step(fast, data, OBJECTIVE, training.adam(fast, Phase(20, 1e-3)))
     optimizer = keras.optimizers.Adam(1e-3)
     for _ in range(20):
         fast_total = float(step(p).total)
@@ -170,7 +170,7 @@ class Broken:
     """Steps of a phase, of which the one at an epoch leaves a loss, or the weights, not finite."""
 
     def __init__(self, epoch, what, net):
-        self.epoch, self.what, self.net, self.make = epoch, what, net, steps.make_step
+        self.epoch, self.what, self.net, self.make = epoch, what, net, whole_graph.make_step
         self.count = 0
 
     def __call__(self, *args):
@@ -199,7 +199,7 @@ def test_after_one_loss_that_is_not_finite_training_goes_on_at_a_lower_rate(
     net = network(dropout=0.2)
     data = tensors(prepared, net)
     kept = []
-    monkeypatch.setattr(steps, "make_step", Broken(14, what, net))
+    monkeypatch.setattr(whole_graph, "make_step", Broken(14, what, net))
     if phase == "pretrain":
         trained = training.Pretraining(net, data, OBJECTIVE, Phase(20, 1e-2), quiet=True)
         history = trained.run(1, keep=kept.append)

@@ -7,7 +7,7 @@ clusters. No function here has a parameter for true labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -79,21 +79,54 @@ def graph_loss(
     return losses.edge_cross_entropy(*logits, data.graph.edges, data.closeness, others)
 
 
+class Taken(NamedTuple):
+    """What a step has computed: its losses before the update, what else its cells have, gradients.
+
+    The gradients are those of the total loss in each of the weights that can be trained.
+    """
+
+    losses: StepLosses
+    messages: list[tf.Tensor]
+    gradients: list[tf.Tensor]
+
+
 def take_step(
     network: SCTAG,
     optimizer: keras.optimizers.Optimizer,
-    compute: Callable[[], tuple[StepLosses, Any]],
-) -> tuple[StepLosses, Any]:
-    """Move the weights down the gradient of the total loss that `compute` returns.
+    compute: Callable[[], tuple[StepLosses, list[tf.Tensor]]],
+) -> Taken:
+    """Move the weights down the gradient of the total loss; return what was computed for it.
 
-    It returns what `compute` has returned: the losses, and what else comes of the computation.
+    `compute` returns the losses, and what else comes of their computation.
     """
     variables = network.trainable_variables
     with tf.GradientTape() as tape:
-        computed = compute()
-    values = [variable.value for variable in variables]
-    optimizer.apply(tape.gradient(computed[0].total, values), variables)
-    return computed
+        computed, messages = compute()
+    gradients = tape.gradient(computed.total, [v.value for v in variables])
+    optimizer.apply(gradients, variables)
+    return Taken(computed, messages, gradients)
+
+
+def plain_step(
+    network: SCTAG,
+    data: TrainingData,
+    objective: Objective,
+    optimizer: keras.optimizers.Optimizer,
+) -> Callable[[tf.Tensor | None], tuple[StepLosses, list[tf.Tensor]]]:
+    """Return one full-batch step of an optimizer of `training.adam`, not compiled.
+
+    The step takes the target distribution p (N, C) of the clustering phase, or None before it. It
+    updates the weights, and returns the losses before the update and their total's gradient in each
+    of the weights that can be trained.
+    """
+
+    def step(p: tf.Tensor | None) -> tuple[StepLosses, list[tf.Tensor]]:
+        taken = take_step(
+            network, optimizer, lambda: (step_losses(network, data, p, objective), [])
+        )
+        return taken.losses, taken.gradients
+
+    return step
 
 
 def make_step(
@@ -102,18 +135,12 @@ def make_step(
     objective: Objective,
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
-    """Return one compiled full-batch step of an optimizer of `adam`; both phases are made of it.
-
-    The step takes the target distribution p (N, C) of the clustering phase, or None before it, and
-    returns the losses that its gradient was taken of.
-    """
+    """Return `plain_step` compiled, without the gradients; both phases are made of it."""
+    plain = plain_step(network, data, objective, optimizer)
 
     @tf.function(jit_compile=True)
     def step(p: tf.Tensor | None) -> StepLosses:
-        values_of_losses, _ = take_step(
-            network, optimizer, lambda: (step_losses(network, data, p, objective), None)
-        )
-        return values_of_losses
+        return plain(p)[0]
 
     return step
 
