@@ -55,6 +55,7 @@ def arrays_of(path):
     return (run_step.load(path.with_suffix(f".{kind}.npz")) for kind in ("inputs", "expected"))
 
 
+@pytest.mark.slow
 def test_the_text_takes_the_inputs_and_gives_what_is_expected(written):
     variant, path = written
     text = path.read_text()
@@ -73,6 +74,7 @@ def test_the_text_takes_the_inputs_and_gives_what_is_expected(written):
     assert (expected["loss/kl"] > 0) == (variant == "sctag")
 
 
+@pytest.mark.slow
 def test_the_text_is_what_any_xla_takes(written):
     """No call of a library of the CPU, nothing of this machine, and no data among the constants."""
     _, path = written
@@ -86,6 +88,7 @@ def test_the_text_is_what_any_xla_takes(written):
     assert run_step.DEFAULT in text
 
 
+@pytest.mark.slow
 def test_the_suites_own_step_gives_what_is_expected(written):
     """Of another network that was given the written inputs, by the step of training itself."""
     variant, path = written
