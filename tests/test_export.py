@@ -112,6 +112,7 @@ def test_the_suites_own_step_gives_what_is_expected(written):
             assert error < 1e-4, variable.path
 
 
+@pytest.mark.slow
 def test_jax_gives_what_is_expected(written, tmp_path):
     python = os.environ.get(JAX_PYTHON)
     if python is None:
