@@ -17,7 +17,7 @@ import losses
 from epochs import History, PhaseLog, Watch
 from layers import FactoredLogits
 from losses import StepLosses
-from model import SCTAG
+from model import SCTAG, assign_all
 from settings import Objective, Training
 from snapshots import Keep, PhaseRun, Snapshot, Stepper
 from tensors import TrainingData, join
@@ -196,8 +196,7 @@ class Pretraining:
             If a loss is not finite, also at a tenth of the learning rate.
         """
         self.network.restart(seed)
-        for variable, value in zip(self.stepper.variables, self.fresh, strict=True):
-            variable.assign(value)
+        assign_all(self.stepper.variables, self.fresh)
         phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
         run = PhaseRun(phase_log, self.network, self._stepper_at, keep=keep)
         return run.run(self._reason_to_stop, start=start)
