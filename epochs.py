@@ -33,7 +33,6 @@ class NotFiniteError(TrainingError):
 
     def __init__(self, phase: str, epoch: int, what: str) -> None:
         super().__init__(f"{what} at epoch {epoch} of {phase}")
-        self.phase, self.epoch = phase, epoch
 
 
 class PhaseLog:

@@ -129,6 +129,7 @@ def fit(
         import epochs
         import tensors
         import training
+        import views
     keeper.open(adata, number, settings, device.name)
     record: dict[str, Any] = {"resumed": keeper.shown()} if keeper.snapshot else {}
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
@@ -136,12 +137,18 @@ def fit(
             data = training_data(adata, network, device, settings)
         if data.parts is not None:
             record["batch_cells"] = data.parts.cells
+        features = None
+        if settings.cluster_on == "joint":
+            with stopwatch("initial_clusters"):
+                features = views.features(adata, metric=settings.neighbour_metric)
         if keeper.beginning is None:
             keeper.beginning = _beginning(
-                network, data, adata, number, settings, stopwatch, keeper=keeper, watch=watch
+                *(network, data, features, adata, number, settings, stopwatch),
+                keeper=keeper,
+                watch=watch,
             )
         start = keeper.beginning
-        data = _clustered_data(data, adata, start.z, settings)
+        data = _with_features(data, features, start.z)
         network.place_centers(
             clustering.centers_of(tensors.join(start.z, data).numpy(), start.initial),
             trainable=settings.train_centers,
@@ -188,6 +195,7 @@ def fit(
 def _beginning(
     network: Any,
     data: Any,
+    features: np.ndarray | None,
     adata: ad.AnnData,
     number: Number,
     settings: Settings,
@@ -210,7 +218,7 @@ def _beginning(
         )
         z = training.embed(network, data)
     with stopwatch("initial_clusters"):
-        points = tensors.join(z, _clustered_data(data, adata, z, settings)).numpy()
+        points = tensors.join(z, _with_features(data, features, z)).numpy()
         with console.status("finding the number of clusters", quiet=quiet):
             number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
         with console.status("placing the initial clusters", quiet=quiet):
@@ -218,15 +226,11 @@ def _beginning(
     return Beginning(z, initial, number, notes, history)
 
 
-def _clustered_data(data: Any, adata: ad.AnnData, z: np.ndarray, settings: Settings) -> Any:
-    """Return the tensors of a run with what is clustered beside z, by the settings."""
-    if settings.cluster_on != "joint":
-        return data
+def _with_features(data: Any, features: np.ndarray | None, z: np.ndarray) -> Any:
+    """Return the tensors of a run with features (N, P) beside z where cells are clustered."""
     import tensors
-    import views
 
-    features = views.features(adata, metric=settings.neighbour_metric)
-    return tensors.with_components(data, features, z)
+    return data if features is None else tensors.with_components(data, features, z)
 
 
 def initial_clusters(

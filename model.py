@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,8 +159,7 @@ class SCTAG(keras.Model):
         Not to be called after `place_centers`, which adds a variable.
         """
         self.seed = state.seed
-        for variable, value in zip(self.variables, state.values, strict=True):
-            variable.assign(value)
+        assign_all(self.variables, state.values)
 
     def restart(self, seed: int) -> None:
         """Become the network that a seed begins with. Not to be called after `place_centers`."""
@@ -235,6 +235,12 @@ class SCTAG(keras.Model):
         with open(folder / WEIGHTS_FILE, "wb") as file:
             file.write(bytes(size + HDF5_BYTES))
         self.save_weights(folder / WEIGHTS_FILE)
+
+
+def assign_all(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    """Give each variable its value; ValueError if there are more of either."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def part_of(architecture: Architecture) -> Architecture:

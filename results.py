@@ -299,6 +299,7 @@ class _Output(io.FileIO):
 def write_h5ad(path: Path, adata: ad.AnnData) -> None:
     """Write an AnnData, packed by gzip, its columns of text as categories as anndata has it.
 
+    An interruption waits: in the middle of a call from HDF5 it would end the process by a crash.
     Raises OSError if the disk is full or fails.
     """
     import anndata
@@ -311,7 +312,7 @@ def write_h5ad(path: Path, adata: ad.AnnData) -> None:
         if adata.raw is not None:
             adata.strings_to_categoricals(adata.raw.var)
         packed = {"compression": "gzip", "compression_opts": 1}
-        with _Output(path) as output, h5py.File(output, "w") as file:
+        with utils.interruptions_held(), _Output(path) as output, h5py.File(output, "w") as file:
             anndata.io.write_elem(file, "/", adata, dataset_kwargs=packed)
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from epochs import History, NotFiniteError, PhaseLog, run_epochs
 from losses import StepLosses
-from model import SCTAG
+from model import SCTAG, assign_all
 from utils import TrainingError
 
 log = logging.getLogger("sctag")
@@ -111,8 +111,8 @@ class PhaseRun:
     ) -> None:
         self.phase_log, self.network, self.stepper_at = phase_log, network, stepper_at
         self.targets, self.keep = targets, keep
-        self.stepper = stepper_at(1.0)
-        self.last = self._taken(0, 1.0)
+        self.rate, self.stepper = 1.0, stepper_at(1.0)
+        self.last: Snapshot  # taken where the phase begins, or the one from which it goes on
 
     def run(
         self, reason_to_stop: Callable[[History], str | None], *, start: Snapshot | None = None
@@ -150,7 +150,7 @@ class PhaseRun:
 
     def _look(self, epoch: int) -> None:
         """Take a snapshot after an epoch whose losses are finite."""
-        self.last = self._taken(epoch, self.last.rate)
+        self.last = self._taken(epoch)
         if self.keep is not None:
             self.keep(self.last)
 
@@ -168,7 +168,7 @@ class PhaseRun:
         )
         self._go_to(last._replace(rate=LOWERED))
 
-    def _taken(self, epoch: int, rate: float) -> Snapshot:
+    def _taken(self, epoch: int) -> Snapshot:
         """Return a snapshot; NotFiniteError if a weight is not finite."""
         values = [[v.numpy() for v in owner.variables] for owner in (self.network, self.stepper)]
         if not all(np.isfinite(value).all() for part in values for value in part):
@@ -178,7 +178,7 @@ class PhaseRun:
         return Snapshot(
             phase=self.phase_log.name,
             epoch=epoch,
-            rate=rate,
+            rate=self.rate,
             history=list(self.phase_log.history),
             network=values[0],
             optimizer=values[1],
@@ -188,15 +188,11 @@ class PhaseRun:
 
     def _go_to(self, snapshot: Snapshot) -> None:
         """Bring everything to the state of a snapshot."""
-        if snapshot.rate != self.last.rate:
-            self.stepper = self.stepper_at(snapshot.rate)
+        if snapshot.rate != self.rate:
+            self.rate, self.stepper = snapshot.rate, self.stepper_at(snapshot.rate)
         self.last = snapshot
-        for owner, values in (
-            (self.network, snapshot.network),
-            (self.stepper, snapshot.optimizer),
-        ):
-            for variable, value in zip(owner.variables, values, strict=True):
-                variable.assign(value)
+        assign_all(self.network.variables, snapshot.network)
+        assign_all(self.stepper.variables, snapshot.optimizer)
         if self.targets is not None:
             q_and_p = [tf.constant(value) for value in snapshot.assignment]
             self.targets.q, self.targets.p = q_and_p or (None, None)

@@ -17,7 +17,7 @@ import tensorflow as tf
 import losses
 from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
-from model import SCTAG
+from model import SCTAG, assign_all
 from settings import Objective, Training
 from snapshots import Keep, PhaseRun, Snapshot, Stepper
 from subgraphs import SubGraphs
@@ -126,8 +126,7 @@ class Pretraining:
             If a loss is not finite, also at a tenth of the learning rate.
         """
         self.network.restart(seed)
-        for variable, value in zip(self.stepper.variables, self.fresh, strict=True):
-            variable.assign(value)
+        assign_all(self.stepper.variables, self.fresh)
         self.road.begin()
         phase_log = PhaseLog("pretrain", self.phase.epochs, quiet=self.quiet, watch=self.watch)
         run = PhaseRun(phase_log, self.network, self._stepper_at, keep=keep)

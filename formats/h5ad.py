@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # half a second to import: only the functions that read a fil
     import pandas as pd
 
 BLOCK = 2**20  # values that are looked at together in search of the counts
-REFUSALS_OF_ZARR = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+REFUSALS_OF_ZARR = (OSError, KeyError, RuntimeError, SystemError, TypeError, ValueError)
 RNA = ("rna", "RNA", "gex", "gene_expression")  # what modalities of RNA are called in .h5mu
 
 

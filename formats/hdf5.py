@@ -187,6 +187,8 @@ def column(group: Any, key: str) -> np.ndarray | pd.api.extensions.ExtensionArra
     """
     import pandas as pd
 
+    if not isinstance(key, str):  # h5py gives bytes where they are not UTF-8
+        raise Unreadable("its name is not text")
     if key.startswith("/") or {".", ".."} & {*key.split("/")}:
         raise Unreadable("its name is a path that leads elsewhere")
     values = element(group, key, plain=vector)

@@ -81,8 +81,8 @@ class Parts(NamedTuple):
 
 
 def listed(names: Iterable[str]) -> str:
-    """Join names for a message, in order, and only the first of very many."""
-    names = sorted(names)
+    """Join names for a message, in order, on one line, and only the first of very many."""
+    names = sorted(name if name.isprintable() else ascii(name)[1:-1] for name in names)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (", ".join(names[:NAMES_SHOWN]) or "none is there") + more
 

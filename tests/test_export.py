@@ -56,6 +56,7 @@ def arrays_of(path):
     return (run_step.load(path.with_suffix(f".{kind}.npz")) for kind in ("inputs", "expected"))
 
 
+@pytest.mark.slow
 def test_the_text_takes_the_inputs_and_gives_what_is_expected(written):
     variant, path = written
     text = path.read_text()
@@ -74,6 +75,7 @@ def test_the_text_takes_the_inputs_and_gives_what_is_expected(written):
     assert (expected["loss/kl"] > 0) == (variant == "sctag")
 
 
+@pytest.mark.slow
 def test_the_text_is_what_any_xla_takes(written):
     """No call of a library of the CPU, nothing of this machine, and no data among the constants."""
     _, path = written
@@ -87,6 +89,7 @@ def test_the_text_is_what_any_xla_takes(written):
     assert run_step.DEFAULT in text
 
 
+@pytest.mark.slow
 def test_the_suites_own_step_gives_what_is_expected(written):
     """Of another network that was given the written inputs, by the step of training itself."""
     variant, path = written
@@ -110,6 +113,7 @@ def test_the_suites_own_step_gives_what_is_expected(written):
             assert error < 1e-4, variable.path
 
 
+@pytest.mark.slow
 def test_jax_gives_what_is_expected(written, tmp_path):
     python = os.environ.get(JAX_PYTHON)
     if python is None:

@@ -26,8 +26,8 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_been(kill_runs, capsys):
 
 
 @pytest.mark.slow
-def test_twenty_kills(kill_runs, capsys):
-    assert kill_runs.main(["--kills", "20", "--jobs", "2"]) == 0
+def test_twelve_kills(kill_runs, capsys):
+    assert kill_runs.main(["--kills", "12", "--jobs", "2"]) == 0
     assert "faults: 0" in capsys.readouterr().out
 
 
