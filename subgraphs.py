@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import scipy.sparse as sp
 import tensorflow as tf
 
 import losses
+from arrays import PartedData
 from layers import FactoredLogits
 from losses import Edges, StepLosses
 from model import BLOCK_CELLS, SCTAG
-from parts import Parts
 from settings import Objective
-from tensors import TrainingData
 from whole_graph import Step, losses_of, take_step
 
 PREFETCHED = 2  # steps whose rows are gathered while another one computes
@@ -69,7 +67,7 @@ class Batch(NamedTuple):
     degree
         How many edges each cell begins, (B,).
     propagated, target, components, batches
-        The cells' rows of the tensors of `tensors.TrainingData`.
+        What `arrays.PartedData` has of the cells.
     entries
         See `Entries`.
     """
@@ -87,45 +85,34 @@ class Batch(NamedTuple):
 class Gatherer:
     """Gathers what a step reads, in the machine's memory."""
 
-    def __init__(self, data: TrainingData, parts: Parts, *, transposed: bool) -> None:
-        self.parts, n_cells = parts, len(parts.order)
-        self.rows: tuple[Any, ...] = tf.nest.map_structure(
-            lambda tensor: tensor.numpy(),
-            (data.graph.propagated, data.reconstruction.target, data.components, data.batches),
-        )
-        shape = (n_cells, n_cells)
-        self.propagation = sp.csr_matrix(
-            (data.graph.propagation.values, data.graph.propagation.indices.numpy().T), shape
-        )
-        first, second = (ends.numpy() for ends in data.graph.edges)
-        closeness = sp.csr_matrix((data.closeness, (first, second)), shape)
-        if transposed:
-            closeness = closeness.T.tocsr()
+    def __init__(self, data: PartedData, *, transposed: bool) -> None:
+        self.data, self.parts = data, data.parts
+        self.propagation = data.propagation
+        first = data.closeness.indptr
+        closeness = data.closeness.T.tocsr() if transposed else data.closeness
         closeness.sort_indices()
         self.closeness = closeness.data  # in the order of the entries of Â
-        self.degree = np.bincount(first, minlength=n_cells).astype(np.float32)
-        self.place = np.argsort(parts.order)
-        self.weights = parts.weights()
-        of_cell = np.diff(self.propagation.indptr)[parts.order]
+        self.degree = np.diff(first).astype(np.float32)
+        self.place = np.argsort(self.parts.order)
+        self.weights = self.parts.weights()
+        of_cell = np.diff(self.propagation.indptr)[self.parts.order]
         before = np.concatenate([[0], np.cumsum(np.concatenate([of_cell, of_cell]))])
-        of_part = before[parts.size :] - before[: -parts.size]
-        self.n_entries = int(of_part.max()) * (parts.cells // parts.size)
+        size = self.parts.size
+        of_part = before[size:] - before[:-size]
+        self.n_entries = int(of_part.max()) * (self.parts.cells // size)
 
     def batch(self, step: int, *, seed: int) -> Batch:
         """Return what a step reads, counted from 0."""
         places = self.parts.of_step(step, seed=seed)
         cells = self.parts.order[places]
-        propagated, target, components, batches = tf.nest.map_structure(
-            lambda array: array[cells], self.rows
-        )
         return Batch(
             cells=cells.astype(np.int32),
             places=places.astype(np.int32),
             degree=self.degree[cells],
-            propagated=propagated,
-            target=target,
-            components=components,
-            batches=batches,
+            propagated=self.data.inputs(cells),
+            target=self.data.target(cells),
+            components=self.data.components[cells],
+            batches=self.data.batches[cells],
             entries=self._entries(cells),
         )
 
@@ -164,14 +151,13 @@ class SubGraphs:
     network
         What is trained.
     data
-        Tensors of the run, with parts.
+        What the steps read.
     """
 
-    def __init__(self, network: SCTAG, data: TrainingData) -> None:
-        assert data.parts is not None
+    def __init__(self, network: SCTAG, data: PartedData) -> None:
         self.network, self.data, self.parts = network, data, data.parts
         self.transposed = network.architecture.direction == "atx"
-        self.gatherer = Gatherer(data, self.parts, transposed=self.transposed)
+        self.gatherer = Gatherer(data, transposed=self.transposed)
         self.steps_of_pass = self.parts.steps
         # The messages of all cells (N, D), of each product with Â in its order.
         shape = (len(self.parts.order), network.architecture.latent_dim)
@@ -238,7 +224,8 @@ class SubGraphs:
         graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
         all cells (N, C), see `whole_graph.step_losses`.
         """
-        propagated = self.network.input_dropout(batch.propagated, training=True)
+        inputs = tf.cast(batch.propagated, self.network.product_dtype)
+        propagated = self.network.input_dropout(inputs, training=True)
         hidden = self.network.encoder_1.call_on_propagated(propagated)  # (B, hidden_dim)
         messages: list[tf.Tensor] = []
 
@@ -279,7 +266,7 @@ class SubGraphs:
         entries, n_cells = batch.entries, len(self.parts.order)
         ends = (entries.cols, entries.rows) if self.transposed else (entries.rows, entries.cols)
         near = losses.pair_entropy(*logits, Edges(*ends), entries.closeness)
-        size, n_edges = self.parts.cells, self.data.graph.edges.rows.shape[0]
+        size, n_edges = self.parts.cells, self.data.closeness.nnz
         draws = max(1, round(n_edges / n_cells))
         others = tf.random.stateless_uniform(
             [size, draws],
@@ -307,10 +294,10 @@ class SubGraphs:
         It is `SCTAG.encode` of the whole graph, to rounding: each layer of all cells before the
         next, its products in chunks of cells.
         """
-        propagated = self.gatherer.rows[0]
         chunks = []
-        for start in range(0, len(propagated), BLOCK_CELLS):
-            rows = tf.constant(propagated[start : start + BLOCK_CELLS])
+        for start in range(0, len(self.parts.order), BLOCK_CELLS):
+            inputs = self.data.inputs(slice(start, start + BLOCK_CELLS))
+            rows = tf.cast(inputs, self.network.product_dtype)
             hidden = self.network.encoder_1.call_on_propagated(rows)
             chunks.append(self.network.encoder_2.terms(hidden))
         terms = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -318,13 +305,13 @@ class SubGraphs:
 
         def propagate(total: np.ndarray) -> np.ndarray:
             next(memories).assign(total)
-            return self.gatherer.propagation @ total
+            return self.data.propagation @ total
 
         return np.asarray(self.network.encoder_2.horner(terms, propagate))
 
     def assign(self) -> tf.Tensor:
         """Return the assignment q (N, C) of every cell to the centres, dropout off."""
-        points = np.concatenate([self.encode(), self.gatherer.rows[2]], axis=1)
+        points = np.concatenate([self.encode(), self.data.components], axis=1)
         starts = range(0, len(points), BLOCK_CELLS)
         chunks = [points[start : start + BLOCK_CELLS] for start in starts]
         return tf.concat([self.network.assign(tf.constant(chunk)) for chunk in chunks], axis=0)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import losses
+from arrays import PartedData
 from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
 from model import SCTAG, assign_all
@@ -24,6 +25,8 @@ from subgraphs import SubGraphs
 from tensors import TrainingData
 from utils import TrainingError
 from whole_graph import WholeGraph
+
+Data = TrainingData | PartedData  # of steps of all cells, or of sub-graphs
 
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
@@ -52,9 +55,11 @@ def phases(training: Training) -> tuple[Phase, Phase]:
     )
 
 
-def road_of(network: SCTAG, data: TrainingData) -> WholeGraph | SubGraphs:
+def road_of(network: SCTAG, data: Data) -> WholeGraph | SubGraphs:
     """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs."""
-    return WholeGraph(network, data) if data.parts is None else SubGraphs(network, data)
+    if isinstance(data, PartedData):
+        return SubGraphs(network, data)
+    return WholeGraph(network, data)
 
 
 def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.Optimizer:
@@ -93,7 +98,7 @@ class Pretraining:
     def __init__(
         self,
         network: SCTAG,
-        data: TrainingData,
+        data: Data,
         objective: Objective,
         phase: Phase,
         *,
@@ -153,7 +158,7 @@ class Pretraining:
         return f"the loss fell by {gain:.2%} in {window} epochs, less than {tolerance:.2%}"
 
 
-def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
+def embed(network: SCTAG, data: Data) -> np.ndarray:
     """Return the embedding z (N, D) of every cell, dropout off; TrainingError if not finite."""
     return _finite(road_of(network, data).encode(), "the embedding")
 
@@ -206,7 +211,7 @@ class _Assignment:
 
 def cluster(
     network: SCTAG,
-    data: TrainingData,
+    data: Data,
     objective: Objective,
     training: Training,
     *,

@@ -82,9 +82,11 @@ class Views:
         if key not in self.memory:
             if self.halves is None:
                 raise ValueError("the genes were not halved: python -m lab.prepare --halves")
-            options = {"n_clusters": self.n_clusters, "seed": self.seed}
             labelings = [
-                views.clusterings(self.points(kind, half), **options) for half in self.halves
+                views.clusterings(
+                    self.points(kind, half), n_clusters=self.n_clusters, seed=self.seed
+                )
+                for half in self.halves
             ]
             self.memory[key] = np.array(labelings, np.int16)
         return self.memory[key]
