@@ -177,7 +177,7 @@ class SubGraphs:
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a compiled step of an optimizer of `training.adam`; each has the same shapes."""
 
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def compiled(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Any:
             taken = take_step(
                 self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
