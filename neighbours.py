@@ -18,6 +18,7 @@ from utils import InputError
 log = logging.getLogger("sctag")
 
 SHRINKAGE = 0.1
+EDGES = 2**20  # whose differences are held at a time
 RECALL_CELLS = 200  # of which the neighbours are sought exactly too, where the search is not exact
 ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 
@@ -168,8 +169,12 @@ def metric_map(
     Source: relevant component analysis (Bar-Hillel et al. 2005) with edges in place of chunklets.
     """
     edges = sp.triu(graph.maximum(graph.T), k=1).tocoo()
-    steps = points[edges.row] - points[edges.col]
-    covariance = steps.T.astype(np.float64) @ steps / max(len(steps), 1)
+    covariance = np.zeros((points.shape[1], points.shape[1]))
+    for start in range(0, edges.nnz, EDGES):
+        block = slice(start, start + EDGES)
+        steps = points[edges.row[block]] - points[edges.col[block]]
+        covariance += steps.T.astype(np.float64) @ steps
+    covariance /= max(edges.nnz, 1)
     identity = np.eye(len(covariance))
     level = np.trace(covariance) / len(covariance)
     if level == 0:

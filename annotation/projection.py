@@ -41,8 +41,8 @@ def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
     Returns
     -------
     The coordinates. Of more than `LAID_OUT` cells so many are laid out, drawn by the seed, and each
-    other one stands amid the `NEAREST` of them. Of fewer than 5 cells, and of cells that are all the same, they are the first
-    two principal components, and zero where there are none.
+    other one stands amid the `NEAREST` of them. Of fewer than 5 cells, and of cells that are all
+    the same, they are the first two principal components, and zero where there are none.
     """
     points = np.asarray(points, np.float32)
     if len(points) <= LAID_OUT:
