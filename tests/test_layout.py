@@ -60,7 +60,7 @@ def test_the_doors():
     }
     for command in ("train", "predict", "benchmark", "datasets", "sctag"):
         assert importers[command] == set()
-    assert importers["baselines"] == {"bench.methods", "lab.prepare", "lab.ways"}
+    assert importers["baselines"] == {"bench.methods", "lab.ways", "perf.scvi_part"}
 
 
 def test_what_reads_and_prepares_data_does_not_know_tensorflow():
