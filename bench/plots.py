@@ -27,7 +27,7 @@ LONGEST_NAME = 80  # in characters: a figure has no room for more
 OURS = "sctag"  # the method that is drawn as black stars
 
 
-def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return keywords of `Axes.plot` for each method: marker, lightness, filled or open face."""
     shades = colormaps["viridis"](np.linspace(0.05, LIGHTEST, max(len(methods), 2)))
     styles = {}
@@ -78,7 +78,7 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
         figsize=(8.5, 1.4 + len(sets) * max(0.35, 0.11 * len(methods))), layout="constrained"
     )
     axis = figure.subplots()
-    for method, style in _styles(methods).items():
+    for method, style in styles(methods).items():
         rows = summary[summary["method"] == method].set_index("dataset").reindex(sets)
         y = np.arange(len(sets)) + (methods.index(method) - (len(methods) - 1) / 2) * step
         axis.errorbar(
@@ -127,7 +127,7 @@ def against_cells(
     """
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axis = figure.subplots()
-    for method, style in _styles(methods).items():
+    for method, style in styles(methods).items():
         rows = summary[(summary["method"] == method) & summary[column].notna()]
         rows = rows.sort_values("cells")
         axis.loglog(
@@ -137,15 +137,15 @@ def against_cells(
             label=_plain(method),
             **style,
         )
-    _plain_ticks(axis.xaxis)
-    _plain_ticks(axis.yaxis)
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis)
     axis.set(xlabel="cells", ylabel=label, title=title)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False)
     return _png(figure)
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Put ticks at 1, 2 and 5 times each power of ten, with numbers that are written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

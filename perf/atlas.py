@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import anndata as ad
     import scipy.sparse as sp
 
+SEED = 1  # by default
 CHUNK = 2_000  # cells that are drawn at once: some 150 MB of arrays
 GENES, TYPES, TYPES_A_LINEAGE = 2_000, 40, 5
 SMALLEST = 0.05  # size of the smallest cell type, as a share of the largest one's
@@ -188,7 +189,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, metavar="OUT.h5ad", help="file to write")
     parser.add_argument("--cells", type=number(int, low=1), required=True, help="number of cells")
-    parser.add_argument("--seed", type=number(int, low=0), default=1, help="of all that is drawn")
+    parser.add_argument(
+        "--seed", type=number(int, low=0), default=SEED, help="of all that is drawn"
+    )
     parser.add_argument("--types", type=number(int, low=2), default=TYPES, help="cell types")
     parser.add_argument("--genes", type=number(int, low=10), default=GENES, help="number of genes")
     given = parser.parse_args()
