@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SEED = 1  # by default
 CHUNK = 2_000  # cells that are drawn at once: some 150 MB of arrays
+MOST_COUNTS = 2**31 - 1  # that positions of 32 bits can number
 GENES, TYPES, TYPES_A_LINEAGE = 2_000, 40, 5
 SMALLEST = 0.05  # size of the smallest cell type, as a share of the largest one's
 GENE_SD = 2.2  # of the logarithms of the genes' mean expression
@@ -172,7 +173,7 @@ def write(path: Path, n_cells: int, *, seed: int, types: int = TYPES, genes: int
                 if chunk:
                     sparse_dataset(file["X"]).append(cells.counts)
                 else:
-                    if n_cells * genes > np.iinfo(np.int32).max:
+                    if n_cells * genes > MOST_COUNTS:
                         cells.counts.indptr = cells.counts.indptr.astype(np.int64)
                     write_elem(file, "X", cells.counts, dataset_kwargs=packed)
                 labels.append(cells._replace(counts=None))

@@ -172,7 +172,11 @@ def measure(method: str, cells: int, plan: Plan) -> growth.Record:
     if ended.fault is not None:
         status = "timed out" if ended.at_time_limit else "failed"
         return record | {"status": status, "reason": ended.fault}
-    return record | outcome_of(folder)
+    try:
+        return record | outcome_of(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"its results cannot be read ({type(error).__name__}: {error})"
+        return record | {"status": "failed", "reason": reason}
 
 
 def threads() -> int:
