@@ -50,7 +50,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Return the name of a data set or method as one line, not too long, without a formula."""
     line = " ".join(console.one_line(name).split())
     short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}..."
@@ -88,16 +88,16 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
             linestyle="none",
             elinewidth=1,
             capsize=1.5,
-            label=_plain(method),
+            label=plain(method),
             **style,
         )
         for y_failed in y[(rows["ok"] == 0).to_numpy(bool)]:
             transform = axis.get_yaxis_transform()
-            text = f"{_plain(method)} failed"
+            text = f"{plain(method)} failed"
             axis.text(0.01, y_failed, text, va="center", fontsize=7, transform=transform)
     for row in range(0, len(sets), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.94", zorder=0)
-    axis.set_yticks(range(len(sets)), [_plain(name) for name in sets])
+    axis.set_yticks(range(len(sets)), [plain(name) for name in sets])
     axis.set_ylim(len(sets) - 0.5, -0.5)
     axis.set(xlabel="ARI, mean and standard deviation over seeds", title=title)
     axis.grid(axis="x", alpha=0.4)
@@ -134,7 +134,7 @@ def against_cells(
             rows["cells"].to_numpy(float),
             rows[column].to_numpy(float),
             linewidth=1.6 if method == OURS else 0.8,
-            label=_plain(method),
+            label=plain(method),
             **style,
         )
     plain_ticks(axis.xaxis)
@@ -178,7 +178,7 @@ def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
         text = f"{(moved > 0).sum()} up, {(moved < 0).sum()} down of {len(values)}"
         axis.text(1.01, y, text, va="center", fontsize=8, transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(differences)), [_plain(name) for name in differences])
+    axis.set_yticks(range(len(differences)), [plain(name) for name in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     axis.set(xlabel="difference in ARI: bar, the mean over data sets; dot, a data set", title=title)
     axis.grid(axis="x", alpha=0.4)

@@ -1,8 +1,8 @@
 """How time and memory grow with the number of cells: exponents, table and figure of `perf.scale`.
 
-A record is what `perf.scale` keeps of a run: `method`, `cells`, `status`, `reason`, `seconds` (by
-phase), `wall_seconds`, `peak_memory_mb`, `ari`, `n_clusters`, and for scVI `epochs` and
-`default_epochs`. Letters: N cells.
+A record is what `perf.scale` keeps of a run: `method`, `batch_key`, `flags`, `cells`, `status`,
+`reason`, `seconds` (by phase), `wall_seconds`, `peak_memory_mb`, `ari`, `n_clusters`, and for scVI
+`epochs` and `default_epochs`. Letters: N cells.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from bench.wording import NO_VALUE, duration, number
 
 Record = dict[str, Any]
 FITTED = (10_000, 300_000)  # numbers of cells between which an exponent is fitted
-OTHER = "start and end"  # phase: what the program's own clock does not see
+TIMED_OUT = "timed out"  # status of a run that was stopped at its limit of time
+OTHER = "other"  # phase: the start of the program, and what is between those that it times
+
+
+def size_name(n_cells: int) -> str:
+    """Return a number of cells as it stands in the names of files: 600, 30k, 1M."""
+    for unit, letter in ((10**6, "M"), (10**3, "k")):
+        if n_cells % unit == 0:
+            return f"{n_cells // unit}{letter}"
+    return str(n_cells)
 
 
 def is_extrapolated(record: Record) -> bool:
@@ -78,11 +87,18 @@ def fit(records: Sequence[Record], value: Callable[[Record], float]) -> Growth |
     return Growth(float(exponent), math.exp(intercept), sorted({n for n, _ in pairs}))
 
 
+def name_of(record: Record) -> str:
+    """Return the name of a run's method, with the flags that it was given beyond its own."""
+    batches = ["--batch_key", record["batch_key"]] if record["batch_key"] else []
+    return " ".join([record["method"], *batches, *record["flags"]])
+
+
 def _by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Return the records of each method, in order of the number of cells."""
-    methods = dict.fromkeys(record["method"] for record in records)
-    in_order = sorted(records, key=lambda record: record["cells"])
-    return {name: [r for r in in_order if r["method"] == name] for name in methods}
+    """Return the records of each method by its `name_of`, in order of the number of cells."""
+    by_method: dict[str, list[Record]] = {name_of(record): [] for record in records}
+    for record in sorted(records, key=lambda record: record["cells"]):
+        by_method[name_of(record)].append(record)
+    return by_method
 
 
 # --- The table ------------------------------------------------------------------------------------
@@ -102,7 +118,7 @@ def _status(record: Record) -> str:
 
 def _row(record: Record, names: Sequence[str]) -> list[str]:
     """Return the cells of a run's row, times of phases in minutes."""
-    head = [f"{record['cells']:,}", record["method"]]
+    head = [f"{record['cells']:,}", name_of(record)]
     if record["status"] != "ok":
         memory = record["peak_memory_mb"]
         peak = NO_VALUE if memory is None else f"{memory / 1024:.2f}"
@@ -125,9 +141,9 @@ def runs_table(records: Sequence[Record]) -> document.Table:
     names = [name for name in names if name not in ("write", OTHER)]
     names += ["write", OTHER] if done else []
     methods = list(_by_method(records))
-    in_order = sorted(records, key=lambda r: (r["cells"], methods.index(r["method"])))
+    in_order = sorted(records, key=lambda r: (r["cells"], methods.index(name_of(r))))
     titles = [name.replace("_", " ") for name in names]
-    header = ["cells", "method", "minutes", *titles, "peak GiB", "ARI", "clusters", "status"]
+    header = ["cells", "method", "minutes in all", *titles, "peak GiB", "ARI", "clusters", "status"]
     rows = [_row(record, names) for record in in_order]
     return document.Table(header, rows, frozenset([1, len(header) - 1]))
 
@@ -155,7 +171,7 @@ def to_markdown(records: Sequence[Record], figure: str) -> str:
         document.Paragraph(
             "Simulated atlases (python -m perf.atlas) of one seed, of which each is the beginning "
             "of the next. Every run is a process of its own, one at a time. Its minutes are from "
-            "the start of the program to its end, phases are of the program's own clock. The "
+            "the start of the program to its end, those of its phases are by its own clock. The "
             "rivals read and prepare the data by the same steps as train.py: of what they take "
             "under prepare, the graph of neighbours is of no use to them."
         ),
@@ -194,30 +210,30 @@ def draw(records: Sequence[Record], kind: str) -> bytes:
     """Return the figure as a file of a kind, "png" or "svg".
 
     It shows minutes and peak memory against cells on logarithmic axes, with the fitted power laws
-    as lines and their exponents in the legend. Extrapolated times have a cross. A run that was
-    stopped at its limit of time is an arrow upwards from there.
+    as lines and their exponents in the legend. A cross is an extrapolated time, and a triangle the
+    limit of time at which a run was stopped.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
+    sizes = sorted({record["cells"] for record in records})
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     by_method = _by_method(records)
-    values = {"minutes": lambda r: total_seconds(r) / 60, "peak memory, GiB": memory_gib}
+    styles = plots.styles(list(by_method))
+    values = {"minutes": lambda record: total_seconds(record) / 60, "peak memory, GiB": memory_gib}
     for axis, (label, value) in zip(panels, values.items(), strict=True):
-        for name, style in plots.styles(list(by_method)).items():
-            _draw_method(axis, by_method[name], name, value, style)
-        for runs in by_method.values() if label == "minutes" else ():
-            for record in (r for r in runs if r["status"] == "timed out"):
-                axis.plot(record["cells"], record["wall_seconds"] / 60, "^", mfc="none", mec="0.4")
-            extrapolated = [r for r in runs if r["status"] == "ok" and is_extrapolated(r)]
-            for record in extrapolated:
-                axis.plot(record["cells"], value(record), "x", color="0.2", markersize=9)
+        for (name, runs), style in zip(by_method.items(), styles.values(), strict=True):
+            _draw_method(axis, runs, name, value, style)
         axis.set(xscale="log", yscale="log", xlabel="cells", ylabel=label)
-        plots.plain_ticks(axis.xaxis)
+        axis.set_xticks(sizes, [size_name(n) for n in sizes])
+        axis.xaxis.set_minor_formatter(NullFormatter())
         plots.plain_ticks(axis.yaxis)
         axis.grid(alpha=0.3, which="both")
+    _mark_times(panels[0], records)
+    for axis in panels:
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=plots.DPI)
     return buffer.getvalue()
@@ -234,9 +250,21 @@ def _draw_method(
     points = [(record["cells"], value(record)) for record in runs if record["status"] == "ok"]
     if not points:
         return
-    growth = fit(runs, value)
-    label = name if growth is None else f"{name}: N^{growth.exponent:.2f}"
-    axis.plot(*zip(*points, strict=True), linestyle="none", label=label, **style)
+    growth, label = fit(runs, value), plots.plain(name)
     if growth is not None:
+        label += f": $N^{{{growth.exponent:.2f}}}$"
         cells = np.array([growth.cells[0], growth.cells[-1]], float)
         axis.plot(cells, growth.factor * cells**growth.exponent, color=style["color"], lw=1)
+    axis.plot(*zip(*points, strict=True), linestyle="none", label=label, **style)
+
+
+def _mark_times(axis: Any, records: Sequence[Record]) -> None:
+    """Mark the times that are extrapolated, and the limits at which runs were stopped."""
+    extrapolated = [r for r in records if r["status"] == "ok" and is_extrapolated(r)]
+    stopped = [r for r in records if r["status"] == TIMED_OUT]
+    crosses = [(record["cells"], total_seconds(record) / 60) for record in extrapolated]
+    limits = [(record["cells"], record["wall_seconds"] / 60) for record in stopped]
+    for points, marker, label in ((crosses, "x", "extrapolated"), (limits, "^", "stopped")):
+        if points:
+            look = {"color": "0.3", "mfc": "none", "markersize": 9, "linestyle": "none"}
+            axis.plot(*zip(*points, strict=True), marker, label=label, **look)

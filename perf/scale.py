@@ -83,14 +83,6 @@ class Plan(NamedTuple):
 # --- One run --------------------------------------------------------------------------------------
 
 
-def size_name(n_cells: int) -> str:
-    """Return a number of cells as it stands in the names of files: 600, 30k, 1M."""
-    for unit, letter in ((10**6, "M"), (10**3, "k")):
-        if n_cells % unit == 0:
-            return f"{n_cells // unit}{letter}"
-    return str(n_cells)
-
-
 def identity(method: str, cells: int, plan: Plan) -> dict[str, Any]:
     """Return what tells a run from others, as `IDENTITY` names it."""
     flags = plan.flags if method == "sctag" else []
@@ -100,14 +92,19 @@ def identity(method: str, cells: int, plan: Plan) -> dict[str, Any]:
     )
 
 
+def atlas_path(cells: int, plan: Plan) -> Path:
+    """Return the file of the atlas of so many cells."""
+    return plan.atlases / f"{growth.size_name(cells)}.h5ad"
+
+
 def run_dir(method: str, cells: int, plan: Plan) -> Path:
-    """Return the folder of a run's results."""
-    return plan.out / "runs" / size_name(cells) / method
+    """Return the folder of a run's results, which the next of the method and size replaces."""
+    return plan.out / "runs" / growth.size_name(cells) / method
 
 
 def command_of(method: str, cells: int, plan: Plan) -> list[str]:
     """Return the command of a run, an absolute path first."""
-    common = ["--data", str(plan.atlases / f"{size_name(cells)}.h5ad"), "--seed", str(plan.seed)]
+    common = ["--data", str(atlas_path(cells, plan)), "--seed", str(plan.seed)]
     common += ["--quiet", "--overwrite", "--out", str(run_dir(method, cells, plan))]
     if method != "scanpy":  # which finds its own number
         common += ["--n_clusters", "labels"]
@@ -125,11 +122,10 @@ def has_scvi(python: str) -> bool:
     """Return whether an interpreter exists and has scvi-tools."""
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('scvi') is None)"
     try:
-        return (
-            subprocess.run([python, "-c", look], capture_output=True, check=False).returncode == 0
-        )
+        done = subprocess.run([python, "-c", look], capture_output=True, check=False)
     except OSError:
         return False
+    return done.returncode == 0
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -170,7 +166,7 @@ def measure(method: str, cells: int, plan: Plan) -> growth.Record:
     ended, peak = watch(words, folder.with_suffix(".log"), plan.time_limit)
     record |= empty | {"wall_seconds": ended.seconds, "peak_memory_mb": peak}
     if ended.fault is not None:
-        status = "timed out" if ended.at_time_limit else "failed"
+        status = growth.TIMED_OUT if ended.at_time_limit else "failed"
         return record | {"status": status, "reason": ended.fault}
     try:
         return record | outcome_of(folder)
@@ -246,7 +242,7 @@ def measure_all(
     """
     records = read_records(plan.out / "scale.json")
     for cells in sorted(sizes):
-        path = plan.atlases / f"{size_name(cells)}.h5ad"
+        path = atlas_path(cells, plan)
         if not path.exists():
             print(f"{cells:>9,} cells: writing {path}", flush=True)
             atlas.write(path, cells, seed=atlas.SEED)
@@ -264,7 +260,7 @@ def measure_all(
 
 def line_of(record: growth.Record) -> str:
     """Return a run in a line."""
-    head = f"{record['cells']:>9,} cells  {record['method']:<9} "
+    head = f"{record['cells']:>9,} cells  {growth.name_of(record):<9} "
     if record["status"] != "ok":
         return f"{head}{record['status']}: {record['reason']}"
     mark = " (extrapolated)" if growth.is_extrapolated(record) else ""
