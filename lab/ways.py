@@ -115,7 +115,7 @@ def rival(name: str) -> Way:
 
 
 def scanpy(data: Views) -> np.ndarray:
-    """Return labels (N,) by Leiden at C clusters of the graph of `baselines.scanpy_cells`."""
+    """Return labels (N,) by Leiden at C clusters of the graph of `scanpy_steps.cells`."""
     graph = sp.triu(data.cells.obsp[SCANPY_GRAPH], k=1).tocsr()
     return clustering.at_k(
         graph, n_clusters=data.n_clusters, seed=data.seed, partition=clustering.leiden
