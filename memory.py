@@ -34,9 +34,11 @@ COUNT = 8  # a stored count: its value and its column
 # Edges of a cell for each neighbour asked for: either lists the other in a symmetric graph.
 SYMMETRIC = 1.8
 FEW_GENES = 500  # to keep, the default of --highly_genes
-# Bounds of modules that are slow to import: `views.EDGES`, `views.WARD_CELLS`,
-# `clustering.LINKED_ROWS` and `novelty.ROWS`.
-EDGES_AT_ONCE, WARD_CELLS, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
+# Bounds of modules that are slow to import: `views.EDGES` and `neighbours.EDGES`, `views.SAMPLE`,
+# `clustering.LINKED_ROWS`, `novelty.ROWS`, `components.DENSE_CELLS` and `COVARIANCE_GENES`.
+EDGES_AT_ONCE, SAMPLE, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
+DENSE_CELLS, COVARIANCE_GENES = 20_000, 5_000
+LABELINGS = 32  # of a consensus
 
 
 class Size(NamedTuple):
@@ -121,18 +123,19 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     With a GPU, what lies there is left out, and CUDA's own libraries are not known: it is what the
     process holds at least.
     """
-    counts, z_scores, logs = _matrices(size)
+    counts, z_scores, _ = _matrices(size)
     features = _components(settings)
-    preparing = PACKAGES + 4.0 * counts + z_scores + 2.0 * logs
+    preparing = PACKAGES + 4.0 * counts + z_scores + _making_components(size)
     started = _data(size, settings) + TENSORFLOW
     trained = started + COMPILED
     if not on_gpu or _of_step(size, settings) is not None:  # its rows wait in the machine's memory
         trained += _tensors(size, settings) + _step(size, settings)
     # Differences along the edges, and two copies of them in float64.
-    metric = size.edges / 2 * features * 8 * 1.5 if settings.neighbour_metric else 0.0
+    differences = min(size.edges / 2, EDGES_AT_ONCE) * features * 8 * 1.5
+    metric = differences if settings.neighbour_metric else 0.0
     clustering = trained + metric
     if settings.init == "consensus":
-        clustering = trained + max(metric, _consensus(size))
+        clustering = trained + max(metric, _consensus(size, settings))
     return Peaks(preparing, trained, clustering, trained + _writing(size, settings))
 
 
@@ -170,8 +173,10 @@ def _data(size: Size, settings: Settings) -> float:
 
 
 def _tensors(size: Size, settings: Settings) -> float:
-    """Return the bytes of the tensors that do not change: propagations, targets, graph."""
+    """Return the bytes of what does not change in training: propagations, targets, graph."""
     _, z_scores, _ = _matrices(size)
+    if _of_step(size, settings) is not None:  # arrays: the targets and the z-scores are there
+        return (_blocks(settings) - 1) * z_scores + 28.0 * size.edges
     return (_blocks(settings) + 2) * z_scores + 28.0 * size.edges
 
 
@@ -201,15 +206,33 @@ def _with_cells(size: Size, cells: int) -> Size:
     return fewer._replace(kept=size.kept, log_genes=size.log_genes)
 
 
-def _consensus(size: Size) -> float:
+def _is_large(size: Size) -> bool:
+    """Return whether components of logarithms come of a covariance; see `components.Source`."""
+    return size.cells > DENSE_CELLS and size.log_genes <= COVARIANCE_GENES
+
+
+def _making_components(size: Size) -> float:
+    """Return the bytes of the log genes, sparse with their covariance or dense twice."""
+    if not _is_large(size):
+        return 2.0 * _matrices(size)[2]
+    of_logs = min(1.0, size.kept_stored / max(size.stored, 1) * size.log_genes / max(size.kept, 1))
+    return COUNT * size.stored * of_logs + 3 * 8.0 * size.log_genes**2
+
+
+def _consensus(size: Size, settings: Settings) -> float:
     """Return the bytes of a consensus over halves of the genes; see `views.consensus`."""
-    _, z_scores, logs = _matrices(size)
-    # The values of all genes, half of them, and their centred copy; distances for Ward's linkage.
-    halves = 2.0 * logs if size.log_genes else z_scores
-    ward = 8.0 * size.cells**2 if size.cells <= WARD_CELLS else 0.0
+    _, z_scores, _ = _matrices(size)
+    # The values of all genes, and of half of them; distances for Ward's linkage.
+    halves = _making_components(size) if size.log_genes else z_scores
+    ward = 8.0 * min(size.cells, SAMPLE) ** 2
+    # Of many cells the components of a half, beside each other and as they are mapped.
+    points = 0.0
+    if size.cells > SAMPLE:
+        points = 3 * 4.0 * size.cells * (_components(settings) + settings.latent_dim)
     # Distances between rows of labels, and a copy, if there are as many as 70 % of the most.
     rows = 0.7 * min(size.cells, LINKED_ROWS)
-    return max(halves + ward, 8.0 * rows**2)
+    labels = 3 * 8.0 * LABELINGS * size.cells  # and two copies of them, sorted
+    return max(halves + ward + points, 8.0 * rows**2 + labels)
 
 
 def _writing(size: Size, settings: Settings) -> float:
@@ -218,10 +241,9 @@ def _writing(size: Size, settings: Settings) -> float:
     features = _components(settings) + settings.latent_dim
     needs = [0.0]
     if not settings.no_h5ad:
-        # What new cells are judged by: counts in float64, and either their making or their terms
-        # in blocks of cells.
+        # What new cells are judged by: counts in float64 and their terms, in blocks of cells.
         of_block = size.stored * min(1.0, NOVELTY_ROWS / max(size.cells, 1))
-        needs.append(max(36.0 * size.stored, 12.0 * size.stored + 70.0 * of_block))
+        needs.append(82.0 * of_block)
         needs.append(2.0 * min(size.edges, EDGES_AT_ONCE) * features * 8)
     if not settings.no_report:
         needs.append(REPORTING + 3.0 * counts)

@@ -18,7 +18,7 @@ from utils import InputError
 log = logging.getLogger("sctag")
 
 SHRINKAGE = 0.1
-EDGES = 2**20  # whose differences are held at a time
+EDGES = 2**18  # whose differences are held at a time
 RECALL_CELLS = 200  # of which the neighbours are sought exactly too, where the search is not exact
 ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 

@@ -15,8 +15,10 @@ import scipy.sparse as sp
 from conftest import prepared
 
 import clustering
+import components
 import free_memory
 import memory
+import neighbours
 import views
 from new_cells import novelty
 from perf.speed import simulated as simulated_counts
@@ -203,8 +205,11 @@ def test_prepared_data_have_the_size_that_was_estimated_of_the_counts():
 
 
 def test_bounds_are_those_of_their_modules():
-    assert memory.EDGES_AT_ONCE == views.EDGES
-    assert memory.WARD_CELLS == views.WARD_CELLS
+    assert memory.EDGES_AT_ONCE == views.EDGES == neighbours.EDGES
+    assert memory.SAMPLE == views.SAMPLE
+    assert memory.LABELINGS == views.HALVES * 4
+    assert memory.DENSE_CELLS == components.DENSE_CELLS
+    assert memory.COVARIANCE_GENES == components.COVARIANCE_GENES
     assert memory.LINKED_ROWS == clustering.LINKED_ROWS
     assert memory.NOVELTY_ROWS == novelty.ROWS
 
