@@ -59,6 +59,15 @@ class Entries(NamedTuple):
     weights: Any
 
 
+class Rows(NamedTuple):
+    """The rows of the tensors of `tensors.TrainingData` that belong to some cells."""
+
+    propagated: Any
+    target: Any
+    components: Any
+    batches: Any
+
+
 class Batch(NamedTuple):
     """What a step reads, arrays or tensors.
 
@@ -68,8 +77,8 @@ class Batch(NamedTuple):
         The cells among all cells and on the circle of `parts.Parts`, both (B,).
     degree
         How many edges each cell begins, (B,).
-    propagated, target, components, batches
-        The cells' rows of the tensors of `tensors.TrainingData`.
+    rows
+        What is read of each of these cells, or of the process's own; see `Gatherer`.
     entries
         See `Entries`.
     """
@@ -77,22 +86,22 @@ class Batch(NamedTuple):
     cells: Any
     places: Any
     degree: Any
-    propagated: Any
-    target: Any
-    components: Any
-    batches: Any
+    rows: Any
     entries: Entries
 
 
 class Gatherer:
-    """Gathers what a step reads, in the machine's memory."""
+    """Gathers what a step reads, in the machine's memory.
+
+    `own` says of which cells of a step there are rows: of all, unless several machines share it.
+    """
+
+    own = slice(None)
 
     def __init__(self, data: TrainingData, parts: Parts, *, transposed: bool) -> None:
         self.parts, n_cells = parts, len(parts.order)
-        self.rows: tuple[Any, ...] = tf.nest.map_structure(
-            lambda tensor: tensor.numpy(),
-            (data.graph.propagated, data.reconstruction.target, data.components, data.batches),
-        )
+        tensors = (data.graph.propagated, data.reconstruction.target, data.components, data.batches)
+        self.rows = Rows(*tf.nest.map_structure(lambda tensor: tensor.numpy(), tensors))
         shape = (n_cells, n_cells)
         self.propagation = sp.csr_matrix(
             (data.graph.propagation.values, data.graph.propagation.indices.numpy().T), shape
@@ -115,17 +124,11 @@ class Gatherer:
         """Return what a step reads, counted from 0."""
         places = self.parts.of_step(step, seed=seed)
         cells = self.parts.order[places]
-        propagated, target, components, batches = tf.nest.map_structure(
-            lambda array: array[cells], self.rows
-        )
         return Batch(
             cells=cells.astype(np.int32),
             places=places.astype(np.int32),
             degree=self.degree[cells],
-            propagated=propagated,
-            target=target,
-            components=components,
-            batches=batches,
+            rows=tf.nest.map_structure(lambda array: array[cells[self.own]], self.rows),
             entries=self._entries(cells),
         )
 
@@ -201,8 +204,7 @@ class SubGraphs:
         def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
             batch = self.batch(epoch - 1)
             computed, messages = compiled(batch, self.stale(batch), p)
-            for memory, message in zip(self.remembered, messages, strict=True):
-                memory.scatter_update(tf.IndexedSlices(message, batch.cells))
+            self.remember(batch, messages)
             return computed
 
         return step
@@ -226,6 +228,11 @@ class SubGraphs:
         """Return the remembered messages of the neighbours of the cells of a step, each (M, D)."""
         return [tf.gather(memory, batch.entries.cells) for memory in self.remembered]
 
+    def remember(self, batch: Batch, messages: list[tf.Tensor]) -> None:
+        """Remember the messages of the cells of a step, each (B, D)."""
+        for memory, message in zip(self.remembered, messages, strict=True):
+            memory.scatter_update(tf.IndexedSlices(message, batch.cells))
+
     # --- The losses of a step ---------------------------------------------------------------------
 
     def losses(
@@ -238,23 +245,38 @@ class SubGraphs:
         graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
         all cells (N, C), see `whole_graph.step_losses`.
         """
-        propagated = self.network.input_dropout(batch.propagated, training=True)
-        hidden = self.network.encoder_1.call_on_propagated(propagated)  # (B, hidden_dim)
+        propagated = self.network.input_dropout(batch.rows.propagated, training=True)
+        z, messages = self.embedding(self.terms(propagated), batch, stale)
+        adj = self.graph_loss(self.network.decode_graph(z), batch)
+        of_cells = None if p is None else tf.gather(p, batch.cells)
+        return self.losses_of_rows(z, adj, batch.rows, of_cells, objective), messages
+
+    def terms(self, propagated: tf.Tensor) -> list[tf.Tensor]:
+        """Return the terms of the second graph convolution, each (n, D), of propagated inputs."""
+        return self.network.encoder_2.terms(self.network.encoder_1.call_on_propagated(propagated))
+
+    def embedding(
+        self, terms: list[tf.Tensor], batch: Batch, stale: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Return z (B, D) of the cells of a step, of their terms, and their messages (B, D)."""
         messages: list[tf.Tensor] = []
 
         def propagate(total: tf.Tensor) -> tf.Tensor:
             messages.append(total)
             return self._product(total, batch.entries, stale[len(messages) - 1])
 
-        z = self.network.encoder_2.horner(self.network.encoder_2.terms(hidden), propagate)
-        adj = self.graph_loss(self.network.decode_graph(z), batch)
-        cells = self.data._replace(
-            reconstruction=self.data.reconstruction._replace(target=batch.target),
-            components=batch.components,
-            batches=batch.batches,
+        return self.network.encoder_2.horner(terms, propagate), messages
+
+    def losses_of_rows(
+        self, z: tf.Tensor, adj: tf.Tensor, rows: Rows, p: tf.Tensor | None, objective: Objective
+    ) -> StepLosses:
+        """Return the losses of cells with z (n, D) and p (n, C), of which `rows` has the rows."""
+        data = self.data._replace(
+            reconstruction=self.data.reconstruction._replace(target=rows.target),
+            components=rows.components,
+            batches=rows.batches,
         )
-        of_cells = None if p is None else tf.gather(p, batch.cells)
-        return losses_of(self.network, z, adj, cells, of_cells, objective), messages
+        return losses_of(self.network, z, adj, data, p, objective)
 
     def _product(self, total: tf.Tensor, entries: Entries, stale: tf.Tensor) -> tf.Tensor:
         """Return the rows of Â of a step times the messages of all cells, (B, D).
@@ -307,12 +329,10 @@ class SubGraphs:
         It is `SCTAG.encode` of the whole graph, to rounding: each layer of all cells before the
         next, its products in chunks of cells.
         """
-        propagated = self.gatherer.rows[0]
+        propagated = self.gatherer.rows.propagated
         chunks = []
         for start in range(0, len(propagated), BLOCK_CELLS):
-            rows = tf.constant(propagated[start : start + BLOCK_CELLS])
-            hidden = self.network.encoder_1.call_on_propagated(rows)
-            chunks.append(self.network.encoder_2.terms(hidden))
+            chunks.append(self.terms(tf.constant(propagated[start : start + BLOCK_CELLS])))
         terms = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         memories = iter(self.remembered)
 
@@ -324,7 +344,7 @@ class SubGraphs:
 
     def assign(self) -> tf.Tensor:
         """Return the assignment q (N, C) of every cell to the centres, dropout off."""
-        points = np.concatenate([self.encode(), self.gatherer.rows[2]], axis=1)
+        points = np.concatenate([self.encode(), self.gatherer.rows.components], axis=1)
         starts = range(0, len(points), BLOCK_CELLS)
         chunks = [points[start : start + BLOCK_CELLS] for start in starts]
         return tf.concat([self.network.assign(tf.constant(chunk)) for chunk in chunks], axis=0)

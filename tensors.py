@@ -85,6 +85,8 @@ class TrainingData(NamedTuple):
         of length 0 where the graph's loss does not ask for it.
     parts
         The parts of the graph of which steps are made; None for steps of all cells.
+    strategy
+        What shares these steps, of `strategies.start`; None for one device.
     """
 
     graph: GraphTensors
@@ -94,6 +96,7 @@ class TrainingData(NamedTuple):
     batches: tf.Tensor
     closeness: tf.Tensor
     parts: Parts | None = None
+    strategy: Any = None
 
 
 def graph_tensors(

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import losses
+from distributed import SharedSubGraphs
 from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
 from model import SCTAG, assign_all
@@ -53,8 +54,13 @@ def phases(training: Training) -> tuple[Phase, Phase]:
 
 
 def road_of(network: SCTAG, data: TrainingData) -> WholeGraph | SubGraphs:
-    """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs."""
-    return WholeGraph(network, data) if data.parts is None else SubGraphs(network, data)
+    """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs.
+
+    Where the data have a strategy its devices share the steps.
+    """
+    if data.parts is None:
+        return WholeGraph(network, data)
+    return SubGraphs(network, data) if data.strategy is None else SharedSubGraphs(network, data)
 
 
 def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.Optimizer:

@@ -280,7 +280,7 @@ def refused(run, monkeypatch, tmp_path):
     """Run the command where it must refuse, before TensorFlow starts; returns its one sentence."""
 
     def refused(*flags, out=None):
-        def start_tensorflow(gpu_option):
+        def start_tensorflow(*_, **__):
             pytest.fail("TensorFlow was started before the input was refused")
 
         monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)
