@@ -200,7 +200,8 @@ def keeping(folder: Path | None, settings: Settings, *, anew: str) -> Iterator[K
 def following(out_dir: Path, settings: Settings) -> Keeper:
     """Return the keeper of a worker that is not the chief: it reads checkpoints, writes none."""
     resume = settings.resume and settings.checkpoint_minutes > 0
-    return Keeper(out_dir / results.CHECKPOINTS, minutes=math.inf, resume=resume)
+    folder = out_dir / results.CHECKPOINTS
+    return Keeper(folder, minutes=math.inf, resume=resume, anew="--overwrite")
 
 
 def identity_of(

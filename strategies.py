@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -184,7 +185,9 @@ def _multiworker() -> Any:
             gpus_per_task=1,
             auto_set_gpu=False,
         )
-    with utils.tensorflow_session():
+    # Python's own handlers of signals would wait until the others are there.
+    ends = utils.handled([signal.SIGINT, *utils.STOPS], signal.SIG_DFL)
+    with ends, utils.tensorflow_session():
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
@@ -226,6 +229,5 @@ def with_all_workers() -> Iterator[None]:
     gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     try:
         yield
-    except gone as error:
-        reason = error.message.splitlines()[0]
-        raise TrainingError(f"another worker has ended, see what it says ({reason})") from None
+    except gone:
+        raise TrainingError("another worker has ended, or cannot be reached any more") from None

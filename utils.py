@@ -74,7 +74,9 @@ STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(sig
 
 
 @contextlib.contextmanager
-def handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+def handled(
+    numbers: Sequence[int], handler: Callable[[int, Any], None] | signal.Handlers
+) -> Iterator[None]:
     """Have signals call a handler during a block, in the main thread; in others nothing changes.
 
     A signal that is ignored, or whose handler is not of Python, is left alone.
