@@ -9,6 +9,7 @@ views (neighbours, clustering), estimation, scores, results. `settings.py` decla
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -23,6 +24,7 @@ import repetition
 import results
 import strategies
 import supervise
+import utils
 from settings import Settings
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
@@ -54,10 +56,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def follow(settings: Settings, own: Settings) -> str:
-    """Take part in the run of a chief, by its settings and one's own; nothing is left of it."""
+    """Take part in the run of a chief, by its settings and one's own; nothing is left of it.
+
+    A signal that asks for a checkpoint is for the chief, whose end ends the others.
+    """
     fitting.check(settings)
     fit = partial(fitting.fit, keeper=keeper.following(settings.out_dir, settings))
-    with tempfile.TemporaryDirectory(prefix="sctag-") as folder:
+    ignored = utils.handled([signal.SIGUSR1], signal.SIG_IGN)
+    with ignored, tempfile.TemporaryDirectory(prefix="sctag-worker-") as folder:
         out_dir = Path(folder, "out")
         pipeline.run(own, fit, out_dir=out_dir, notes=own.to_json(), with_network=True)
     return "the chief of the workers writes the results"

@@ -46,6 +46,9 @@ TINY = """
     --maxiter 2 --gpu_option -1 --no_report
 """.split()  # noqa: SIM905, as it is typed
 
+# Of steps of sub-graphs that are not compiled.
+EAGER_DATA = "ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"
+
 # The same for a notebook.
 NETWORK_FLAGS = {
     "hidden_dim": 16,

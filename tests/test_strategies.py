@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, contents
+from conftest import EAGER_DATA, TINY, contents
 
 import strategies
 import utils
@@ -76,6 +76,7 @@ def run_workers(*flags, others=(), folder):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(EAGER_DATA)
 def test_two_workers_train_as_one_process_does(tiny, simulated, tmp_path):
     """The chief leaves the results of one process, to rounding; the other one leaves nothing."""
     scratch, out = tmp_path / "scratch", tmp_path / "out"
