@@ -40,7 +40,7 @@ class SharedSubGraphs(SubGraphs):
 
     def __init__(self, network: SCTAG, data: TrainingData) -> None:
         super().__init__(network, data)
-        self.strategy = data.strategy
+        self.strategy, self.seed = data.strategy, network.input_dropout.seed_generator.state
         self.size = self.parts.cells // self.strategy.num_replicas_in_sync  # cells of a replica
         numbers = self._of_replicas(lambda replica: tf.constant(replica))
         local = [int(number) for number in self.strategy.experimental_local_results(numbers)]
@@ -56,12 +56,11 @@ class SharedSubGraphs(SubGraphs):
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a step of an optimizer of `training.adam`, compiled between its exchanges."""
         shared = self._shared(objective)
-        seeds = self.network.input_dropout.seed_generator.state
 
         @tf.function(jit_compile=True)
         def update(gradients: list[tf.Tensor], seed: tf.Tensor) -> None:
             optimizer.apply(gradients, self.network.trainable_variables)
-            seeds.assign(seed)
+            self.seed.assign(seed)
 
         def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
             batch = self.batch(epoch - 1)
@@ -86,7 +85,11 @@ class SharedSubGraphs(SubGraphs):
             start = number * self.size - self.first
             return tf.nest.map_structure(lambda t: t[start : start + self.size], of_process)
 
-        return self._of_replicas(of_replica)
+        # A GPU would first get the rows of all.
+        with tf.device("CPU"):
+            return self._of_replicas(of_replica)
+
+    # --- What replicas compute --------------------------------------------------------------------
 
     def _shared(self, objective: Objective) -> Callable[..., Any]:
         """Return what computes a step on all replicas: mean losses and gradients, messages, seed.
@@ -95,49 +98,15 @@ class SharedSubGraphs(SubGraphs):
         are compiled. They read the network's variables as tensors, in the order of
         `network.variables`; the seed is what they leave of its dropout's.
         """
-        network, seeds = self.network, self.network.input_dropout.seed_generator.state
-        trained = [
-            index
-            for index, variable in enumerate(network.variables)
-            if any(variable is other for other in network.trainable_variables)
-        ]
-        at_seeds = next(i for i, variable in enumerate(network.variables) if variable is seeds)
+        before = tf.function(self._own_terms, jit_compile=True)
+        after = tf.function(lambda *read: self._own_losses(objective, *read), jit_compile=True)
+        trainable = {id(variable) for variable in self.network.trainable_variables}
+        trained = [i for i, v in enumerate(self.network.variables) if id(v) in trainable]
+        at_seed = next(i for i, v in enumerate(self.network.variables) if v is self.seed)
 
-        def with_values(values: list[tf.Tensor], compute: Callable[[], Any]) -> tuple[Any, Any]:
-            """Return what a function computes with a network of these values, and the next seed."""
-            mapping = zip(network.variables, values, strict=True)
-            with keras.StatelessScope(state_mapping=list(mapping)) as scope:
-                return compute(), scope.get_current_value(seeds)
-
-        @tf.function(jit_compile=True)
-        def before(values: list[tf.Tensor], propagated: tf.Tensor, first: tf.Tensor) -> Any:
-            def compute() -> tf.Tensor:
-                inputs = network.input_dropout(
-                    propagated, training=True, first=first, rows_in_all=self.parts.cells
-                )
-                return tf.stack(self.terms(inputs), axis=1)
-
-            return with_values(values, compute)
-
-        @tf.function(jit_compile=True)
-        def after(
-            values: list[tf.Tensor],
-            terms: tf.Tensor,
-            own: Own,
-            first: tf.Tensor,
-            batch: Batch,
-            stale: list[tf.Tensor],
-        ) -> Any:
-            def compute() -> tuple[StepLosses, list[tf.Tensor]]:
-                z, messages = self.embedding(tf.unstack(terms, axis=1), batch, stale)
-                adj = self.graph_loss(network.decode_graph(z), batch)
-                own_z = tf.slice(z, [first, 0], [self.size, z.shape[1]])
-                p = own.p[0] if own.p else None
-                return self.losses_of_rows(own_z, adj, own.rows, p, objective), messages
-
-            return with_values(values, compute)
-
-        def replica(own: Own, batch: Batch, stale: list[tf.Tensor], values: list[tf.Tensor]) -> Any:
+        def replica(
+            own: Own, batch: Batch, stale: list[tf.Tensor], values: list[tf.Tensor]
+        ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
             context = tf.distribute.get_replica_context()
             first = context.replica_id_in_sync_group * self.size
             weights = [values[index] for index in trained]
@@ -146,7 +115,7 @@ class SharedSubGraphs(SubGraphs):
                 own_terms, seed = before(values, own.rows.propagated, first)
                 terms = context.all_gather(own_terms, axis=0)  # (B, H + 1, D)
                 terms = tf.ensure_shape(terms, [self.parts.cells, *own_terms.shape[1:]])
-                values = [*values[:at_seeds], seed, *values[at_seeds + 1 :]]
+                values = [*values[:at_seed], seed, *values[at_seed + 1 :]]
                 (computed, messages), seed = after(values, terms, own, first, batch, stale)
             gradients = tape.gradient(computed.total, weights)
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [*computed, *gradients])
@@ -164,3 +133,52 @@ class SharedSubGraphs(SubGraphs):
             return StepLosses(*means[:size]), messages, means[size:], seed
 
         return shared
+
+    def _own_terms(
+        self, values: list[tf.Tensor], propagated: tf.Tensor, first: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the terms of a replica's cells, (B / R, H + 1, D), and the next seed.
+
+        `first` is the number of its first cell among those of the step, by which their dropout is
+        that of the step on one device.
+        """
+
+        def compute() -> tf.Tensor:
+            inputs = self.network.input_dropout(
+                propagated, training=True, first=first, rows_in_all=self.parts.cells
+            )
+            return tf.stack(self.terms(inputs), axis=1)
+
+        return self._with_values(values, compute)
+
+    def _own_losses(
+        self,
+        objective: Objective,
+        values: list[tf.Tensor],
+        terms: tf.Tensor,
+        own: Own,
+        first: tf.Tensor,
+        batch: Batch,
+        stale: list[tf.Tensor],
+    ) -> tuple[tuple[StepLosses, list[tf.Tensor]], tf.Tensor]:
+        """Return the losses of a replica's cells, the messages (B, D), and the next seed.
+
+        The terms are of all cells of the step, and so is the graph's loss.
+        """
+
+        def compute() -> tuple[StepLosses, list[tf.Tensor]]:
+            z, messages = self.embedding(tf.unstack(terms, axis=1), batch, stale)
+            adj = self.graph_loss(self.network.decode_graph(z), batch)
+            own_z = tf.slice(z, [first, 0], [self.size, z.shape[1]])
+            p = own.p[0] if own.p else None
+            return self.losses_of_rows(own_z, adj, own.rows, p, objective), messages
+
+        return self._with_values(values, compute)
+
+    def _with_values(
+        self, values: list[tf.Tensor], compute: Callable[[], Any]
+    ) -> tuple[Any, tf.Tensor]:
+        """Return what is computed with a network of these values, and its dropout's next seed."""
+        mapping = list(zip(self.network.variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            return compute(), scope.get_current_value(self.seed)
