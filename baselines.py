@@ -9,6 +9,7 @@ No method here uses TensorFlow; slow packages are imported where they are first 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import batches
 import command
 import folders
 import pipeline
+import scanpy_steps
 import settings
 import supervise
 from results import Fitted
@@ -38,7 +40,6 @@ log = logging.getLogger("sctag")
 STAGES = ("data", "run")  # of the settings that matter here; every other one is the network's
 MIXTURE_STARTS = 10  # of the Gaussian mixture, of which the best is kept
 SCVI_NEIGHBORS = 15  # of the graph of scVI's embedding: the default of --k_neighbors
-SCANPY_GENES, SCANPY_COMPONENTS, SCANPY_NEIGHBORS = 2000, 50, 15  # as scanpy's tutorials have them
 
 
 # --- The methods ----------------------------------------------------------------------------------
@@ -133,8 +134,8 @@ def import_scvi() -> Any:
     return scvi
 
 
-def scvi_latent(adata: ad.AnnData, *, seed: int) -> np.ndarray:
-    """Return scVI's embedding (N, 10) of layers["counts"], with all its defaults.
+def scvi_model(adata: ad.AnnData, *, seed: int) -> Any:
+    """Return an untrained scVI of layers["counts"], with all its defaults.
 
     It is told the batches, if there are any. The global seeds are set, because scvi-tools knows no
     others. Source: Lopez et al. 2018. Raises InputError without scvi-tools.
@@ -146,7 +147,12 @@ def scvi_latent(adata: ad.AnnData, *, seed: int) -> np.ndarray:
     counts = anndata.AnnData(adata.layers["counts"].copy(), obs=adata.obs.copy())
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(counts, batch_key=batches.key_of(adata))
-    model = scvi.model.SCVI(counts)
+    return scvi.model.SCVI(counts)
+
+
+def scvi_latent(adata: ad.AnnData, *, seed: int) -> np.ndarray:
+    """Return the embedding (N, 10) of a trained `scvi_model`."""
+    model = scvi_model(adata, seed=seed)
     model.train(enable_progress_bar=False)
     return model.get_latent_representation()
 
@@ -170,60 +176,19 @@ def scvi_leiden(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.n
     return clustering.leiden(edges, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
 
 
-def scanpy_cells(adata: ad.AnnData, *, seed: int) -> ad.AnnData:
-    """Return the cells as scanpy's tutorials prepare them, from the logarithms of all genes.
-
-    2000 variable genes by scanpy's default (`seurat`), 50 principal components of their logarithms,
-    which are not scaled, and the weighted graph of 15 neighbours: obsm["X_pca"] and
-    obsp["connectivities"] of the result. Of data with batches the genes are chosen within them, and
-    Harmony corrects the components. Source: scanpy's `highly_variable_genes`, `pca`, `neighbors`.
-    """
-    import os
-    import warnings
-
-    import scanpy as sc
-
-    # umap-learn, which weighs the graph, imports TensorFlow where that is installed, aloud.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cells = adata.raw.to_adata()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scanpy's own, on tiny data
-        n_genes, key = min(SCANPY_GENES, cells.n_vars), batches.key_of(cells)
-        sc.pp.highly_variable_genes(cells, n_top_genes=n_genes, batch_key=key)
-        found = int(cells.var["highly_variable"].sum())
-        available = min(SCANPY_COMPONENTS, cells.n_obs - 1, found - 1)
-        if available < 1:
-            raise InputError(
-                f"scanpy's usual steps need 2 variable genes, and it finds {found}: give data of "
-                "more genes, or choose another --method"
-            )
-        sc.pp.pca(cells, n_comps=available, mask_var="highly_variable", random_state=seed)
-        batches.correct(cells, "X_pca", seed=seed)
-        neighbors = min(SCANPY_NEIGHBORS, cells.n_obs - 1)
-        sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed)
-    return cells
-
-
-def scanpy_graph(adata: ad.AnnData, *, seed: int) -> Any:
-    """Return the weighted edges of `scanpy_cells`, the part above the diagonal, CSR (N, N)."""
-    import scipy.sparse as sp
-
-    return sp.triu(scanpy_cells(adata, seed=seed).obsp["connectivities"], k=1).tocsr()
-
-
 def scanpy_usual(adata: ad.AnnData, *, n_clusters: int | None, seed: int) -> np.ndarray:
-    """Return labels (N,) by Leiden at resolution 1 of the graph of `scanpy_cells`."""
+    """Return labels (N,) by Leiden at resolution 1 of the graph of `scanpy_steps.cells`."""
     import clustering
 
-    graph = scanpy_graph(adata, seed=seed)
+    graph = scanpy_steps.graph(adata, seed=seed)
     return clustering.leiden(graph, resolution=clustering.DEFAULT_RESOLUTION, seed=seed)
 
 
 def scanpy_usual_at_k(adata: ad.AnnData, *, n_clusters: int, seed: int) -> np.ndarray:
-    """Return labels (N,) by Leiden of the graph of `scanpy_cells` at n_clusters."""
+    """Return labels (N,) by Leiden of the graph of `scanpy_steps.cells` at n_clusters."""
     import clustering
 
-    graph = scanpy_graph(adata, seed=seed)
+    graph = scanpy_steps.graph(adata, seed=seed)
     return clustering.at_k(graph, n_clusters=n_clusters, seed=seed, partition=clustering.leiden)
 
 
@@ -254,8 +219,8 @@ def all_views(adata: ad.AnnData, *, seed: int) -> tuple[np.ndarray, Any]:
 
 
 def scanpy_space(adata: ad.AnnData, *, seed: int) -> tuple[np.ndarray, Any]:
-    """Return the components (N, P) and the graph (N, N) of `scanpy_cells`."""
-    cells = scanpy_cells(adata, seed=seed)
+    """Return the components (N, P) and the graph (N, N) of `scanpy_steps.cells`."""
+    cells = scanpy_steps.cells(adata, seed=seed)
     return cells.obsm["X_pca"], cells.obsp["connectivities"]
 
 
@@ -310,23 +275,33 @@ def parse(argv: Sequence[str] | None = None) -> tuple[str, Settings]:
     return given.pop("method"), command.settings_of(given)
 
 
+def decided(number: Number, name: str, adata: ad.AnnData, *, seed: int) -> Number:
+    """Return the number of clusters for a method, estimated now if it is needed and not known."""
+    method = METHODS[name]
+    if not method.needs_k or number.n_clusters is not None:
+        return number
+    points, graph = method.space(adata, seed=seed)
+    return number.estimated_on(points, graph, seed=seed)
+
+
 def fit_with(name: str) -> pipeline.Fit:
     """Return a function that clusters prepared data with a method, for the pipeline."""
-    method = METHODS[name]
 
     def fit(adata: ad.AnnData, number: Number, settings: Settings, stopwatch: Stopwatch) -> Fitted:
         with stopwatch("cluster"):
-            if method.needs_k:
-                points, graph = method.space(adata, seed=settings.seed)
-                number = number.estimated_on(points, graph, seed=settings.seed)
-            labels = method.function(adata, n_clusters=number.n_clusters, seed=settings.seed)
+            number = decided(number, name, adata, seed=settings.seed)
+            function = METHODS[name].function
+            labels = function(adata, n_clusters=number.n_clusters, seed=settings.seed)
         return Fitted(labels, number, {"clusters_found": int(labels.max()) + 1})
 
     return fit
 
 
-def run(name: str, given: Settings) -> str:
-    """Run the whole job, from file to results folder; return the line the command ends with."""
+def run(name: str, given: Settings, fit: pipeline.Fit | None = None) -> str:
+    """Run the whole job, from file to results folder; return the line the command ends with.
+
+    `fit` is what clusters in place of the method's own function.
+    """
     method, number = METHODS[name], None
     if method.needs_scvi:  # a missing package is said before anything is read
         import_scvi()
@@ -337,7 +312,9 @@ def run(name: str, given: Settings) -> str:
         number, values["n_clusters"] = Number(None, "found by the method"), None
     out_dir = given.out or Path("results", given.name, f"{name}-seed{given.seed}")
     notes = {"method": name} | {key: values[key] for key in settings.used_by(*STAGES)}
-    return pipeline.run(given, fit_with(name), out_dir=out_dir, notes=notes, number=number)
+    fit = fit or fit_with(name)
+    given = dataclasses.replace(given, no_h5ad=True)  # a rival's files hold no AnnData
+    return pipeline.run(given, fit, out_dir=out_dir, notes=notes, number=number)
 
 
 def main(argv: list[str] | None = None) -> int:

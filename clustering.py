@@ -77,11 +77,13 @@ def undirected(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return graph
 
 
-def leiden(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
+def leiden(
+    graph: sp.csr_matrix, *, resolution: float, seed: int, iterations: int = -1
+) -> np.ndarray:
     """Return labels (N,) by Leiden's modularity clustering, run until no cell moves.
 
-    The graph is one of `undirected`. Source: Traag et al. 2019, by scanpy's `leiden` with igraph's
-    implementation.
+    A number of iterations stops it earlier. The graph is one of `undirected`. Source: Traag et al.
+    2019, by scanpy's `leiden` with igraph's implementation.
     """
     import anndata
     import scanpy as sc
@@ -96,7 +98,7 @@ def leiden(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
         random_state=seed,
         flavor="igraph",
         directed=False,
-        n_iterations=-1,
+        n_iterations=iterations,
     )
     return cells.obs["leiden"].to_numpy().astype(int)
 

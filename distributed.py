@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from arrays import PartedData
 from losses import StepLosses
 from model import SCTAG
 from settings import Objective
 from strategies import with_all_workers
 from subgraphs import Batch, Rows, SubGraphs
-from tensors import TrainingData
 from whole_graph import Step
 
 
@@ -38,7 +38,7 @@ class Own(NamedTuple):
 class SharedSubGraphs(SubGraphs):
     """Steps of sub-graphs on the replicas of `data.strategy`, which divide the cells of a step."""
 
-    def __init__(self, network: SCTAG, data: TrainingData) -> None:
+    def __init__(self, network: SCTAG, data: PartedData) -> None:
         super().__init__(network, data)
         self.strategy, self.seed = data.strategy, network.input_dropout.seed_generator.state
         self.size = self.parts.cells // self.strategy.num_replicas_in_sync  # cells of a replica
@@ -57,7 +57,7 @@ class SharedSubGraphs(SubGraphs):
         """Return a step of an optimizer of `training.adam`, compiled between its exchanges."""
         shared = self._shared(objective)
 
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def update(gradients: list[tf.Tensor], seed: tf.Tensor) -> None:
             optimizer.apply(gradients, self.network.trainable_variables)
             self.seed.assign(seed)
@@ -98,8 +98,10 @@ class SharedSubGraphs(SubGraphs):
         are compiled. They read the network's variables as tensors, in the order of
         `network.variables`; the seed is what they leave of its dropout's.
         """
-        before = tf.function(self._own_terms, jit_compile=True)
-        after = tf.function(lambda *read: self._own_losses(objective, *read), jit_compile=True)
+        before = tf.function(self._own_terms, jit_compile=True, autograph=False)
+        after = tf.function(
+            lambda *read: self._own_losses(objective, *read), jit_compile=True, autograph=False
+        )
         trainable = {id(variable) for variable in self.network.trainable_variables}
         trained = [i for i, v in enumerate(self.network.variables) if id(v) in trainable]
         at_seed = next(i for i, v in enumerate(self.network.variables) if v is self.seed)
@@ -121,7 +123,7 @@ class SharedSubGraphs(SubGraphs):
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [*computed, *gradients])
             return means, messages, seed
 
-        @tf.function
+        @tf.function(autograph=False)
         def shared(
             own: Any, batch: Batch, stale: list[tf.Tensor], values: list[tf.Tensor]
         ) -> tuple[StepLosses, list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
@@ -144,10 +146,8 @@ class SharedSubGraphs(SubGraphs):
         """
 
         def compute() -> tf.Tensor:
-            inputs = self.network.input_dropout(
-                propagated, training=True, first=first, rows_in_all=self.parts.cells
-            )
-            return tf.stack(self.terms(inputs), axis=1)
+            place = {"first": first, "rows_in_all": self.parts.cells}
+            return tf.stack(self.terms(propagated, training=True, **place), axis=1)
 
         return self._with_values(values, compute)
 

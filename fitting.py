@@ -54,23 +54,23 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
 def training_data(
     adata: ad.AnnData, network: Any, device: utils.Device, strategy: Any, settings: Settings
 ) -> Any:
-    """Return the `tensors.TrainingData` of prepared data for what `start_network` returns."""
-    import tensorflow as tf
+    """Return what `start_network` has returned is trained on, made of prepared data.
 
+    It is a `tensors.TrainingData`, or an `arrays.PartedData` where steps have a part of the cells.
+    """
+    import arrays
     import parts
     import tensors
     import views
 
     cells = parts.cells_of_step(settings, adata.n_obs)
-    # Steps of sub-graphs get their cells' rows from the machine's memory.
-    with tf.device(None if cells is None else "CPU"):
-        data = tensors.training_data(
+    if cells is None:
+        return tensors.training_data(
             adata, settings, settings, dtype=network.product_dtype, block_bytes=device.block_bytes
         )
-    if cells is None:
-        return data
     in_parts = parts.parts_of(views.graph(adata), cells, seed=settings.seed)
-    return data._replace(parts=in_parts, strategy=strategy)
+    data = arrays.parted_data(adata, settings, settings, in_parts, block_bytes=device.block_bytes)
+    return data._replace(strategy=strategy)
 
 
 def check(settings: Settings) -> None:
@@ -133,9 +133,9 @@ def fit(
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device, strategy = start_network(settings, adata)
         memory.check_device(adata, settings, device)
+        import arrays
         import clustering
         import epochs
-        import tensors
         import training
         import views
     keeper.open(adata, number, settings, device.name)
@@ -147,7 +147,7 @@ def fit(
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
             data = training_data(adata, network, device, strategy, settings)
-        if data.parts is not None:
+        if isinstance(data, arrays.PartedData):
             record["batch_cells"] = data.parts.cells
         features = None
         if settings.cluster_on == "joint":
@@ -164,7 +164,7 @@ def fit(
             strategies.check_same(strategy, "the initial clusters", start.initial.tolist())
         data = _with_features(data, features, start.z)
         network.place_centers(
-            clustering.centers_of(tensors.join(start.z, data).numpy(), start.initial),
+            clustering.centers_of(_points(start.z, data), start.initial),
             trainable=settings.train_centers,
         )
         with stopwatch("cluster"):
@@ -198,7 +198,7 @@ def fit(
             network=network,
             initial=start.initial,
             z=z,
-            points=tensors.join(z, data).numpy(),
+            points=_points(z, data),
             q=clustered.q,
             history=history,
             expected=expected,
@@ -219,7 +219,6 @@ def _beginning(
     watch: Any,
 ) -> Beginning:
     """Pretrain the network, and return what the clustering phase begins from."""
-    import tensors
     import training
     import views
 
@@ -232,7 +231,7 @@ def _beginning(
         )
         z = training.embed(network, data)
     with stopwatch("initial_clusters"):
-        points = tensors.join(z, _with_features(data, features, z)).numpy()
+        points = _points(z, _with_features(data, features, z))
         with console.status("finding the number of clusters", quiet=quiet):
             number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
         with console.status("placing the initial clusters", quiet=quiet):
@@ -241,10 +240,17 @@ def _beginning(
 
 
 def _with_features(data: Any, features: np.ndarray | None, z: np.ndarray) -> Any:
-    """Return the tensors of a run with features (N, P) beside z where cells are clustered."""
+    """Return the data of a run with features (N, P) beside z where cells are clustered."""
     import tensors
 
-    return data if features is None else tensors.with_components(data, features, z)
+    if features is None:
+        return data
+    return data.with_components(tensors.scaled_components(features, z))
+
+
+def _points(z: np.ndarray, data: Any) -> np.ndarray:
+    """Return what is clustered (N, F): z (N, D) and the data's components beside it."""
+    return np.concatenate([z, np.asarray(data.components)], axis=1)
 
 
 def initial_clusters(

@@ -6,7 +6,7 @@ of tensors, which `tensors.RECONSTRUCTIONS` applies to data.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +33,8 @@ SHIFT = 4
 class ZINBTarget(NamedTuple):
     """The values that the ZINB is fitted to, with the part of its likelihood that never changes.
 
+    They are tensors, or arrays of which tensors are made.
+
     Parameters
     ----------
     y
@@ -44,13 +46,18 @@ class ZINBTarget(NamedTuple):
         Logarithm of the cell's depth over the median depth, 0 for z-scores, shape (N, 1).
     """
 
-    y: tf.Tensor
-    constant: tf.Tensor
-    log_size_factor: tf.Tensor
+    y: Any
+    constant: Any
+    log_size_factor: Any
 
 
 def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
-    """Return the tensors of a ZINB target; the constant is computed in float64.
+    """Return the tensors of a ZINB target; see `zinb_arrays`."""
+    return ZINBTarget(*map(tf.constant, zinb_arrays(y, size_factor)))
+
+
+def zinb_arrays(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
+    """Return a ZINB target as float32 arrays; the constant is computed in float64.
 
     Parameters
     ----------
@@ -61,13 +68,14 @@ def zinb_target(y: np.ndarray, size_factor: np.ndarray | None) -> ZINBTarget:
     """
     y = np.minimum(y, LARGEST)
     positive = y > ZERO
-    safe = np.where(positive, y, 1.0).astype(np.float64)
-    constant = np.where(positive, gammaln(safe + 1) - safe * np.log(safe) + safe, 0.0)
+    values = y[positive].astype(np.float64)
+    constant = np.zeros(y.shape, np.float32)
+    constant[positive] = gammaln(values + 1) - values * np.log(values) + values
     factor = np.ones(len(y)) if size_factor is None else np.asarray(size_factor, np.float64)
     return ZINBTarget(
-        y=tf.constant(y, tf.float32),
-        constant=tf.constant(constant, tf.float32),
-        log_size_factor=tf.constant(np.log(factor)[:, None], tf.float32),
+        y=np.asarray(y, np.float32),
+        constant=constant,
+        log_size_factor=np.log(factor)[:, None].astype(np.float32),
     )
 
 

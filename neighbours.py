@@ -18,6 +18,9 @@ from utils import InputError
 log = logging.getLogger("sctag")
 
 SHRINKAGE = 0.1
+EDGES = 2**20  # whose differences are held at a time
+RECALL_CELLS = 200  # of which the neighbours are sought exactly too, where the search is not exact
+ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 
 
 def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
@@ -42,6 +45,30 @@ def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.
     return np.take_along_axis(nearest, order, axis=1)[:, :k]
 
 
+def recall(points: np.ndarray, graph: sp.csr_matrix, *, seed: int) -> float:
+    """Return the share of the nearest neighbours of some cells that a kNN graph of points has.
+
+    `RECALL_CELLS` cells are drawn by the seed, and their neighbours sought exactly. Of equally near
+    cells any will do.
+
+    Parameters
+    ----------
+    points
+        Shape (N, P).
+    graph
+        Of `knn_graph`, directed, in whose rows the cells themselves are listed.
+    seed
+        Decides the cells.
+    """
+    cells = np.random.default_rng(seed).permutation(len(points))[:RECALL_CELLS]
+    k = graph.indptr[1] - graph.indptr[0]
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(points)
+    farthest = search.kneighbors(points[cells])[0].max(axis=1)  # the cell itself is the nearest
+    listed = graph[cells].indices.reshape(len(cells), k)
+    distances = np.linalg.norm(points[listed] - points[cells][:, None], axis=2)
+    return float((distances <= (1 + ROUNDING) * farthest[:, None]).mean())
+
+
 def knn_graph(
     points: np.ndarray, *, k: int, symmetric: bool, exact: bool, seed: int
 ) -> sp.csr_matrix:
@@ -64,8 +91,13 @@ def knn_graph(
     ones = np.ones(n_cells * k, np.float32)
     rows = np.arange(0, n_cells * k + 1, k)
     graph = sp.csr_matrix((ones, columns.ravel(), rows), shape=(n_cells, n_cells))
-    if symmetric:
-        graph = graph.maximum(graph.T).tocsr()
+    graph.sort_indices()
+    return symmetrised(graph) if symmetric else graph
+
+
+def symmetrised(graph: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the graph (N, N) in which two cells are joined if either lists the other."""
+    graph = graph.maximum(graph.T).tocsr()
     graph.sort_indices()
     return graph
 
@@ -85,19 +117,18 @@ def nearest_of(points: np.ndarray, others: np.ndarray, *, k: int) -> sp.csr_matr
 def graph_of(points: np.ndarray, preparation: Preparation, *, seed: int) -> sp.csr_matrix:
     """Return the kNN graph of points (N, P) that the settings ask for, and log what it is like."""
     exact = len(points) <= preparation.exact_knn_cells
-    graph = knn_graph(
-        points,
-        k=preparation.k_neighbors,
-        symmetric=preparation.symmetric_graph,
-        exact=exact,
-        seed=seed,
-    )
+    graph = knn_graph(points, k=preparation.k_neighbors, symmetric=False, exact=exact, seed=seed)
+    search = ""
+    if not exact:
+        search = f"approximate (recall {recall(points, graph, seed=seed):.1%}), "
+    if preparation.symmetric_graph:
+        graph = symmetrised(graph)
     neighbours = np.diff(graph.indptr)
     log.info(
         "graph     %d cells, %d edges, %s%s, %.1f neighbours a cell (%d to %d)",
         len(points),
         graph.nnz,
-        "" if exact else "approximate, ",
+        search,
         "symmetric" if preparation.symmetric_graph else "directed",
         graph.nnz / len(points),
         neighbours.min(),
@@ -138,8 +169,12 @@ def metric_map(
     Source: relevant component analysis (Bar-Hillel et al. 2005) with edges in place of chunklets.
     """
     edges = sp.triu(graph.maximum(graph.T), k=1).tocoo()
-    steps = points[edges.row] - points[edges.col]
-    covariance = steps.T.astype(np.float64) @ steps / max(len(steps), 1)
+    covariance = np.zeros((points.shape[1], points.shape[1]))
+    for start in range(0, edges.nnz, EDGES):
+        block = slice(start, start + EDGES)
+        steps = points[edges.row[block]] - points[edges.col[block]]
+        covariance += steps.T.astype(np.float64) @ steps
+    covariance /= max(edges.nnz, 1)
     identity = np.eye(len(covariance))
     level = np.trace(covariance) / len(covariance)
     if level == 0:

@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import scipy.sparse as sp
 import tensorflow as tf
 
 import losses
+from arrays import PartedData
 from layers import FactoredLogits
 from losses import Edges, StepLosses
 from model import BLOCK_CELLS, SCTAG
-from parts import Parts
 from settings import Objective
-from tensors import TrainingData
 from whole_graph import Step, losses_of, take_step
 
 PREFETCHED = 2  # steps whose rows are gathered while another one computes
@@ -60,7 +58,7 @@ class Entries(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The rows of the tensors of `tensors.TrainingData` that belong to some cells."""
+    """What `arrays.PartedData` has of some cells: a row of each array for each of them."""
 
     propagated: Any
     target: Any
@@ -78,7 +76,7 @@ class Batch(NamedTuple):
     degree
         How many edges each cell begins, (B,).
     rows
-        What is read of each of these cells, or of the process's own; see `Gatherer`.
+        `Rows` of these cells, or of the process's own where several share the step.
     entries
         See `Entries`.
     """
@@ -91,34 +89,25 @@ class Batch(NamedTuple):
 
 
 class Gatherer:
-    """Gathers what a step reads, in the machine's memory.
+    """Gathers what a step reads, in the machine's memory."""
 
-    `own` says of which cells of a step there are rows: of all, unless several machines share it.
-    """
+    own = slice(None)  # the cells of a step of which rows are gathered: all, unless it is shared
 
-    own = slice(None)
-
-    def __init__(self, data: TrainingData, parts: Parts, *, transposed: bool) -> None:
-        self.parts, n_cells = parts, len(parts.order)
-        tensors = (data.graph.propagated, data.reconstruction.target, data.components, data.batches)
-        self.rows = Rows(*tf.nest.map_structure(lambda tensor: tensor.numpy(), tensors))
-        shape = (n_cells, n_cells)
-        self.propagation = sp.csr_matrix(
-            (data.graph.propagation.values, data.graph.propagation.indices.numpy().T), shape
-        )
-        first, second = (ends.numpy() for ends in data.graph.edges)
-        closeness = sp.csr_matrix((data.closeness, (first, second)), shape)
-        if transposed:
-            closeness = closeness.T.tocsr()
+    def __init__(self, data: PartedData, *, transposed: bool) -> None:
+        self.data, self.parts = data, data.parts
+        self.propagation = data.propagation
+        first = data.closeness.indptr
+        closeness = data.closeness.T.tocsr() if transposed else data.closeness
         closeness.sort_indices()
         self.closeness = closeness.data  # in the order of the entries of Â
-        self.degree = np.bincount(first, minlength=n_cells).astype(np.float32)
-        self.place = np.argsort(parts.order)
-        self.weights = parts.weights()
-        of_cell = np.diff(self.propagation.indptr)[parts.order]
+        self.degree = np.diff(first).astype(np.float32)
+        self.place = np.argsort(self.parts.order)
+        self.weights = self.parts.weights()
+        of_cell = np.diff(self.propagation.indptr)[self.parts.order]
         before = np.concatenate([[0], np.cumsum(np.concatenate([of_cell, of_cell]))])
-        of_part = before[parts.size :] - before[: -parts.size]
-        self.n_entries = int(of_part.max()) * (parts.cells // parts.size)
+        size = self.parts.size
+        of_part = before[size:] - before[:-size]
+        self.n_entries = int(of_part.max()) * (self.parts.cells // size)
 
     def batch(self, step: int, *, seed: int) -> Batch:
         """Return what a step reads, counted from 0."""
@@ -128,8 +117,14 @@ class Gatherer:
             cells=cells.astype(np.int32),
             places=places.astype(np.int32),
             degree=self.degree[cells],
-            rows=tf.nest.map_structure(lambda array: array[cells[self.own]], self.rows),
+            rows=self._rows(cells[self.own]),
             entries=self._entries(cells),
+        )
+
+    def _rows(self, cells: np.ndarray) -> Rows:
+        data = self.data
+        return Rows(
+            *(data.inputs(cells), data.target(cells), data.components[cells], data.batches[cells])
         )
 
     def _entries(self, cells: np.ndarray) -> Entries:
@@ -167,14 +162,13 @@ class SubGraphs:
     network
         What is trained.
     data
-        Tensors of the run, with parts.
+        What the steps read.
     """
 
-    def __init__(self, network: SCTAG, data: TrainingData) -> None:
-        assert data.parts is not None
+    def __init__(self, network: SCTAG, data: PartedData) -> None:
         self.network, self.data, self.parts = network, data, data.parts
         self.transposed = network.architecture.direction == "atx"
-        self.gatherer = Gatherer(data, self.parts, transposed=self.transposed)
+        self.gatherer = Gatherer(data, transposed=self.transposed)
         self.steps_of_pass = self.parts.steps
         # The messages of all cells (N, D), of each product with Â in its order.
         shape = (len(self.parts.order), network.architecture.latent_dim)
@@ -194,7 +188,7 @@ class SubGraphs:
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a compiled step of an optimizer of `training.adam`; each has the same shapes."""
 
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def compiled(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Any:
             taken = take_step(
                 self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
@@ -245,14 +239,19 @@ class SubGraphs:
         graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
         all cells (N, C), see `whole_graph.step_losses`.
         """
-        propagated = self.network.input_dropout(batch.rows.propagated, training=True)
-        z, messages = self.embedding(self.terms(propagated), batch, stale)
+        terms = self.terms(batch.rows.propagated, training=True)
+        z, messages = self.embedding(terms, batch, stale)
         adj = self.graph_loss(self.network.decode_graph(z), batch)
         of_cells = None if p is None else tf.gather(p, batch.cells)
         return self.losses_of_rows(z, adj, batch.rows, of_cells, objective), messages
 
-    def terms(self, propagated: tf.Tensor) -> list[tf.Tensor]:
-        """Return the terms of the second graph convolution, each (n, D), of propagated inputs."""
+    def terms(self, inputs: Any, *, training: bool, **place: Any) -> list[tf.Tensor]:
+        """Return the terms of the second graph convolution of cells, each (n, D), of their inputs.
+
+        `place` says where they stand among those of a step, see `layers.InputDropout`.
+        """
+        rows = tf.cast(inputs, self.network.product_dtype)
+        propagated = self.network.input_dropout(rows, training=training, **place)
         return self.network.encoder_2.terms(self.network.encoder_1.call_on_propagated(propagated))
 
     def embedding(
@@ -301,7 +300,7 @@ class SubGraphs:
         entries, n_cells = batch.entries, len(self.parts.order)
         ends = (entries.cols, entries.rows) if self.transposed else (entries.rows, entries.cols)
         near = losses.pair_entropy(*logits, Edges(*ends), entries.closeness)
-        size, n_edges = self.parts.cells, self.data.graph.edges.rows.shape[0]
+        size, n_edges = self.parts.cells, self.data.closeness.nnz
         draws = max(1, round(n_edges / n_cells))
         others = tf.random.stateless_uniform(
             [size, draws],
@@ -329,22 +328,22 @@ class SubGraphs:
         It is `SCTAG.encode` of the whole graph, to rounding: each layer of all cells before the
         next, its products in chunks of cells.
         """
-        propagated = self.gatherer.rows.propagated
         chunks = []
-        for start in range(0, len(propagated), BLOCK_CELLS):
-            chunks.append(self.terms(tf.constant(propagated[start : start + BLOCK_CELLS])))
+        for start in range(0, len(self.parts.order), BLOCK_CELLS):
+            inputs = self.data.inputs(slice(start, start + BLOCK_CELLS))
+            chunks.append(self.terms(inputs, training=False))
         terms = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         memories = iter(self.remembered)
 
         def propagate(total: np.ndarray) -> np.ndarray:
             next(memories).assign(total)
-            return self.gatherer.propagation @ total
+            return self.data.propagation @ total
 
         return np.asarray(self.network.encoder_2.horner(terms, propagate))
 
     def assign(self) -> tf.Tensor:
         """Return the assignment q (N, C) of every cell to the centres, dropout off."""
-        points = np.concatenate([self.encode(), self.gatherer.rows.components], axis=1)
+        points = np.concatenate([self.encode(), self.data.components], axis=1)
         starts = range(0, len(points), BLOCK_CELLS)
         chunks = [points[start : start + BLOCK_CELLS] for start in starts]
         return tf.concat([self.network.assign(tf.constant(chunk)) for chunk in chunks], axis=0)

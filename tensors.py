@@ -22,7 +22,6 @@ import likelihoods
 import losses
 import views
 from layers import CountHeads, exponents_of
-from parts import Parts
 from settings import Architecture, Objective
 from utils import CACHE_BYTES
 
@@ -44,6 +43,9 @@ class Reconstruction(Protocol):
     def _replace(self, *, target: Any) -> Reconstruction:
         """Return the same with the target of other cells."""
 
+    def target_of(self, values: Values) -> Any:
+        """Return the target of other values, arrays in place of tensors."""
+
 
 class GraphTensors(NamedTuple):
     """The constant inputs of the encoder, and the graph that its decoder must fit.
@@ -64,7 +66,7 @@ class GraphTensors(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """All tensors of a run.
+    """All tensors of a run whose steps have all cells; `arrays.PartedData` is for other runs.
 
     Parameters
     ----------
@@ -76,17 +78,13 @@ class TrainingData(NamedTuple):
         Bytes that a block's widest array may take on the device.
     components
         Principal components (N, P) that stand beside z where cells are assigned to centres; see
-        `with_components`. P is 0 where z alone is clustered.
+        `scaled_components`. P is 0 where z alone is clustered.
     batches
         A column for each batch with ones for its cells (N, B), which the count decoder reads. B is
         0 without batches.
     closeness
         How many neighbours the cells of each edge have in common, shape (E,), see `closeness_of`;
         of length 0 where the graph's loss does not ask for it.
-    parts
-        The parts of the graph of which steps are made; None for steps of all cells.
-    strategy
-        What shares these steps, of `strategies.start`; None for one device.
     """
 
     graph: GraphTensors
@@ -95,14 +93,29 @@ class TrainingData(NamedTuple):
     components: tf.Tensor
     batches: tf.Tensor
     closeness: tf.Tensor
-    parts: Parts | None = None
-    strategy: Any = None
+
+    def with_components(self, components: np.ndarray) -> TrainingData:
+        """Return the same data with other components (N, P)."""
+        return self._replace(components=tf.constant(components))
 
 
-def graph_tensors(
-    adata: ad.AnnData, architecture: Architecture, *, dtype: str = "float32"
-) -> GraphTensors:
-    """Return the encoder's inputs of prepared data.
+class Propagations(NamedTuple):
+    """What the first layer reads, and the matrix by which it was made.
+
+    Parameters
+    ----------
+    blocks
+        The z-scores and their propagations X, ÂX, ..., each (N, G), float32.
+    matrix
+        Â, CSR float32 (N, N).
+    """
+
+    blocks: list[np.ndarray]
+    matrix: sp.csr_matrix
+
+
+def propagations(adata: ad.AnnData, architecture: Architecture) -> Propagations:
+    """Return the propagated z-scores of prepared data.
 
     Â is D^-1/2 A D^-1/2 with the row degree D for `direction` "ax", its transpose for "atx". As X
     and Â never change, the propagations that the first layer reads are computed once, in advance.
@@ -113,22 +126,30 @@ def graph_tensors(
         X holds z-scores (N, G), `views.graph` the binary graph (N, N).
     architecture
         Decides how many propagations there are, and in which direction.
-    dtype
-        Of the propagations, and so of the first layer's product.
     """
-    adjacency = views.graph(adata).tocsr()
-    propagation = normalized_adjacency(adjacency).tocsr().astype(np.float32)
+    matrix = normalized_adjacency(views.graph(adata).tocsr()).tocsr().astype(np.float32)
     if architecture.direction == "atx":
-        propagation = propagation.T.tocsr()
-    propagation.sort_indices()
+        matrix = matrix.T.tocsr()
+    matrix.sort_indices()
     exponents = exponents_of(architecture.hops, repeated=architecture.tag_blocks == "repeated")
-    propagated = [np.asarray(adata.X, np.float32)]
+    blocks = [np.asarray(adata.X, np.float32)]
     for _ in range(max(exponents)):
-        propagated.append(propagation @ propagated[-1])
-    rows, cols = adjacency.nonzero()
+        blocks.append(matrix @ blocks[-1])
+    return Propagations(blocks, matrix)
+
+
+def graph_tensors(
+    adata: ad.AnnData, architecture: Architecture, *, dtype: str = "float32"
+) -> GraphTensors:
+    """Return the encoder's inputs of prepared data, by `propagations`.
+
+    `dtype` is that of the propagations, and so of the first layer's product.
+    """
+    made = propagations(adata, architecture)
+    rows, cols = views.graph(adata).tocsr().nonzero()
     return GraphTensors(
-        propagated=tf.cast(np.concatenate(propagated, axis=1), dtype),
-        propagation=_sparse_tensor(propagation),
+        propagated=tf.cast(np.concatenate(made.blocks, axis=1), dtype),
+        propagation=_sparse_tensor(made.matrix),
         edges=losses.Edges(tf.constant(rows, tf.int32), tf.constant(cols, tf.int32)),
     )
 
@@ -137,14 +158,16 @@ def closeness_of(adjacency: sp.csr_matrix, rows: np.ndarray, cols: np.ndarray) -
     """Return the Jaccard index of the neighbourhoods of pairs of cells, shape (pairs,), float32.
 
     It is over its 95 % quantile among the pairs, and at most 1: the closest pairs of any graph have
-    1. The graph is binary, shape (N, N), the pairs are rows[i], cols[i].
+    1. The graph is binary, shape (N, N), the pairs are rows[i], cols[i], by row.
     """
     graph = (adjacency != 0).astype(np.float32)
+    turned = graph.T.tocsr()
     common = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), views.EDGES):  # the lists of all cells would fill the memory
+    for start in range(0, len(rows), views.EDGES):  # all products would fill the memory
         block = slice(start, start + views.EDGES)
-        both = graph[rows[block]].multiply(graph[cols[block]])
-        common[block] = np.asarray(both.sum(axis=1)).ravel()
+        first, last = rows[block].min(), rows[block].max() + 1
+        both = graph[first:last] @ turned
+        common[block] = np.asarray(both[rows[block] - first, cols[block]]).ravel()
     degree = np.asarray(graph.sum(axis=1)).ravel()
     index = common / np.maximum(degree[rows] + degree[cols] - common, 1)
     largest = np.quantile(index, 0.95) if len(index) else 1.0
@@ -181,7 +204,7 @@ def training_data(
     """
     graph = graph_tensors(adata, architecture, dtype=dtype)
     make = RECONSTRUCTIONS[objective.reconstruction]
-    reconstruction = make(adata, objective, block_bytes=block_bytes)
+    reconstruction = make(values_of(adata, objective), objective, block_bytes=block_bytes)
     closeness = np.zeros(0, np.float32)
     if objective.graph_loss == "jaccard":
         closeness = closeness_of(views.graph(adata).tocsr(), *map(np.asarray, graph.edges))
@@ -195,29 +218,61 @@ def training_data(
     )
 
 
-def with_components(data: TrainingData, features: np.ndarray, z: np.ndarray) -> TrainingData:
-    """Return the data with principal components beside z, each view of the total variance of z.
+def scaled_components(features: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return principal components (N, P) that stand beside z, each view of the total variance of z.
 
     The graph convolution smooths z over neighbours and has D dimensions for all that it must tell
     the decoders; the components keep what it leaves out. Side by side, neither outweighs the other.
 
     Parameters
     ----------
-    data
-        Tensors of the run.
     features
         Components of each view, the views beside each other, each with total variance 1, shape
         (N, P); see `views.features`.
     z
         Embedding by the pretrained network, whose scale is arbitrary, shape (N, D).
     """
-    scale = np.sqrt(z.var(axis=0).sum())
-    return data._replace(components=tf.constant(scale * features, tf.float32))
+    return (np.sqrt(z.var(axis=0).sum()) * features).astype(np.float32)
 
 
-def join(z: tf.Tensor, data: TrainingData) -> tf.Tensor:
+def join(z: tf.Tensor, data: Any) -> tf.Tensor:
     """Return what is clustered (N, F): z (N, D) and the data's components beside it."""
     return tf.concat([z, data.components], axis=1)
+
+
+# --- What the count decoder must fit --------------------------------------------------------------
+
+
+class Values(NamedTuple):
+    """What the count decoder is fitted to.
+
+    Parameters
+    ----------
+    matrix
+        Counts, CSR, or z-scores, dense, of the shape (N, G).
+    size_factor
+        Positive factors of the cells, shape (N,); None for z-scores.
+    """
+
+    matrix: Any
+    size_factor: np.ndarray | None
+
+    def of(self, cells: np.ndarray) -> Values:
+        """Return the values of some cells, by their positions."""
+        return Values(
+            self.matrix[cells], None if self.size_factor is None else self.size_factor[cells]
+        )
+
+    def dense(self) -> np.ndarray:
+        """Return the counts or z-scores as an array (N, G)."""
+        return self.matrix.toarray() if sp.issparse(self.matrix) else self.matrix
+
+
+def values_of(adata: ad.AnnData, objective: Objective) -> Values:
+    """Return what the count decoder must fit of prepared data: counts, or z-scores as published."""
+    if objective.reconstruction != "mse" and objective.zinb_target == "counts":
+        return Values(adata.layers["counts"], adata.obs["size_factor"].to_numpy())
+    return Values(np.asarray(adata.X), None)
 
 
 class ZINBReconstruction(NamedTuple):
@@ -233,16 +288,16 @@ class ZINBReconstruction(NamedTuple):
             self.target, *heads, clip=self.clip, block_bytes=self.block_bytes
         )
 
+    def target_of(self, values: Values) -> likelihoods.ZINBTarget:
+        """Return the target of other values, as arrays."""
+        return likelihoods.zinb_arrays(values.dense(), values.size_factor)
+
 
 def zinb_reconstruction(
-    adata: ad.AnnData, objective: Objective, *, block_bytes: int
+    values: Values, objective: Objective, *, block_bytes: int
 ) -> ZINBReconstruction:
-    """Return the ZINB loss of prepared data: of the counts, or of the z-scores as published."""
-    if objective.zinb_target == "counts":
-        size_factors = adata.obs["size_factor"].to_numpy()
-        target = likelihoods.zinb_target(adata.layers["counts"].toarray(), size_factors)
-    else:
-        target = likelihoods.zinb_target(np.asarray(adata.X), None)
+    """Return the ZINB loss of counts or z-scores."""
+    target = likelihoods.zinb_target(values.dense(), values.size_factor)
     return ZINBReconstruction(target, objective.zinb_clip, block_bytes)
 
 
@@ -255,10 +310,10 @@ class NBReconstruction(ZINBReconstruction):
 
 
 def nb_reconstruction(
-    adata: ad.AnnData, objective: Objective, *, block_bytes: int
+    values: Values, objective: Objective, *, block_bytes: int
 ) -> NBReconstruction:
-    """Return the loss of a negative binomial on prepared data, with the options of the ZINB."""
-    return NBReconstruction(*zinb_reconstruction(adata, objective, block_bytes=block_bytes))
+    """Return the loss of a negative binomial, with the options of the ZINB."""
+    return NBReconstruction(*zinb_reconstruction(values, objective, block_bytes=block_bytes))
 
 
 class SquaredError(NamedTuple):
@@ -270,12 +325,14 @@ class SquaredError(NamedTuple):
         """Return the mean over all cells and genes; see `mean_square`."""
         return likelihoods.mean_square(self.target, *heads)
 
+    def target_of(self, values: Values) -> np.ndarray:
+        """Return the target of other values, as an array."""
+        return np.asarray(values.matrix, np.float32)
 
-def mse_reconstruction(
-    adata: ad.AnnData, objective: Objective, *, block_bytes: int
-) -> SquaredError:
-    """Return the squared error of prepared data's z-scores; no setting changes it."""
-    return SquaredError(tf.constant(np.asarray(adata.X), tf.float32))
+
+def mse_reconstruction(values: Values, objective: Objective, *, block_bytes: int) -> SquaredError:
+    """Return the squared error of z-scores; no setting changes it."""
+    return SquaredError(tf.constant(values.matrix, tf.float32))
 
 
 RECONSTRUCTIONS: dict[str, Callable[..., Any]] = {

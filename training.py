@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import losses
+from arrays import PartedData
 from distributed import SharedSubGraphs
 from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
@@ -25,6 +26,8 @@ from subgraphs import SubGraphs
 from tensors import TrainingData
 from utils import TrainingError
 from whole_graph import WholeGraph
+
+Data = TrainingData | PartedData  # of steps of all cells, or of sub-graphs
 
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
@@ -53,12 +56,12 @@ def phases(training: Training) -> tuple[Phase, Phase]:
     )
 
 
-def road_of(network: SCTAG, data: TrainingData) -> WholeGraph | SubGraphs:
+def road_of(network: SCTAG, data: Data) -> WholeGraph | SubGraphs:
     """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs.
 
     Where the data have a strategy its devices share the steps.
     """
-    if data.parts is None:
+    if not isinstance(data, PartedData):
         return WholeGraph(network, data)
     return SubGraphs(network, data) if data.strategy is None else SharedSubGraphs(network, data)
 
@@ -99,7 +102,7 @@ class Pretraining:
     def __init__(
         self,
         network: SCTAG,
-        data: TrainingData,
+        data: Data,
         objective: Objective,
         phase: Phase,
         *,
@@ -159,7 +162,7 @@ class Pretraining:
         return f"the loss fell by {gain:.2%} in {window} epochs, less than {tolerance:.2%}"
 
 
-def embed(network: SCTAG, data: TrainingData) -> np.ndarray:
+def embed(network: SCTAG, data: Data) -> np.ndarray:
     """Return the embedding z (N, D) of every cell, dropout off; TrainingError if not finite."""
     return _finite(road_of(network, data).encode(), "the embedding")
 
@@ -212,7 +215,7 @@ class _Assignment:
 
 def cluster(
     network: SCTAG,
-    data: TrainingData,
+    data: Data,
     objective: Objective,
     training: Training,
     *,

@@ -69,6 +69,8 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+LOST_SECONDS = 0.05  # after which an interruption that was lost is tried again
+
 # What asks a run to end: kill, and what SLURM sends before a time limit (`--signal=USR1@60`).
 STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
@@ -94,13 +96,38 @@ def handled(
             signal.signal(number, was)
 
 
-def stopped_by_signals() -> contextlib.AbstractContextManager[None]:
-    """Have the signals of `STOPS` end a block by the exception `Stopped`, as Ctrl-C does by its."""
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Have the signals of `STOPS` end a block by the exception `Stopped`, as Ctrl-C does by its.
+
+    One that is raised in a callback of Python's own, such as that of a lock of an import, reaches
+    nobody: its signal is sent again.
+    """
+    before, is_over = sys.unraisablehook, threading.Event()
 
     def stop(number: int, _: Any) -> None:
         raise Stopped(number)
 
-    return handled(STOPS, stop)
+    def again(number: int) -> None:
+        if not is_over.is_set():
+            os.kill(os.getpid(), number)
+
+    def notice(lost: Any) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        number = getattr(lost.exc_value, "number", signal.SIGINT)
+        timer = threading.Timer(LOST_SECONDS, again, [number])
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = notice
+    try:
+        with handled(STOPS, stop):
+            yield
+    finally:
+        is_over.set()
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

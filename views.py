@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.decomposition import PCA
+from sklearn.metrics import pairwise_distances_argmin
 
 import batches
 import clustering
+from components import Source
 from neighbours import beside, graph_of, metric_map, neighbour_metric
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ MAPS = "sctag_maps"  # of uns: into the space in which that graph's neighbours a
 LOG_COMPONENTS, LOG_COMPONENTS_OF_HALF = 50, 30
 HALVES = 8  # of the genes, drawn at random
 STARTS = 10  # of K-means on a half: where it misses the optimum, the other halves outvote it
-WARD_CELLS = 6_000  # Ward's linkage holds the square of the cells: beyond so many it is left out
+SAMPLE = 6_000  # of more cells so many are clustered, others on each half, and the rest follows
 
 
 # --- The views and their graph --------------------------------------------------------------------
@@ -58,15 +59,14 @@ def add_log_components(prepared: ad.AnnData, log_genes: np.ndarray, *, seed: int
     seed
         Of the components.
     """
-    raw = prepared.raw.to_adata()
-    values = raw.X[:, log_genes].toarray()
-    pca = PCA(min(LOG_COMPONENTS, *values.shape), random_state=seed)
-    prepared.obsm[LOGS] = pca.fit_transform(values)
+    raw = prepared.raw
+    source = Source(raw.X[:, log_genes], seed=seed)
+    scores, loadings = source.components(min(LOG_COMPONENTS, *source.shape))
+    prepared.obsm[LOGS] = scores
     raw.var[LOG_GENES] = log_genes
     raw.var[LOG_MEAN] = np.asarray(raw.X.mean(axis=0)).ravel()
-    raw.varm[LOG_LOADINGS] = np.zeros((raw.n_vars, pca.n_components_), np.float32)
-    raw.varm[LOG_LOADINGS][log_genes] = pca.components_.T
-    prepared.raw = raw
+    raw.varm[LOG_LOADINGS] = np.zeros((raw.n_vars, loadings.shape[1]), np.float32)
+    raw.varm[LOG_LOADINGS][log_genes] = loadings
 
 
 def log_components_like(logarithms: np.ndarray, reference: ad.AnnData) -> np.ndarray:
@@ -177,30 +177,40 @@ def halves(prepared: ad.AnnData, *, seed: int) -> Iterator[list[np.ndarray]]:
         Decides the halves, and so the result.
     """
     rng = np.random.default_rng(seed)
-    sources = [(np.asarray(prepared.X), prepared.obsm[COMPONENTS].shape[1])]
+    z_scores = Source(np.asarray(prepared.X), seed=seed)
+    sources = [(z_scores, prepared.obsm[COMPONENTS].shape[1])]
     if LOGS in prepared.obsm:
-        logarithms = prepared.raw.X[:, prepared.raw.var[LOG_GENES].to_numpy()].toarray()
-        sources.append((logarithms, LOG_COMPONENTS_OF_HALF))
+        logarithms = prepared.raw.X[:, prepared.raw.var[LOG_GENES].to_numpy()]
+        sources.append((Source(logarithms, seed=seed), LOG_COMPONENTS_OF_HALF))
     for _ in range(HALVES):
         views = []
-        for values, n_components in sources:
-            n_genes = values.shape[1]
+        for source, most in sources:
+            n_cells, n_genes = source.shape
             genes = rng.choice(n_genes, max(n_genes // 2, 1), replace=False)
-            pca = PCA(min(n_components, len(values), len(genes)), random_state=seed)
-            components = pca.fit_transform(values[:, genes])
-            views.append(batches.corrected(prepared, components, seed=seed))
+            made = source.components(min(most, n_cells, len(genes)), genes)
+            views.append(batches.corrected(prepared, made.scores, seed=seed))
         yield views
 
 
-def clusterings(points: np.ndarray, *, n_clusters: int, seed: int) -> list[np.ndarray]:
+def clusterings(
+    points: np.ndarray, *, n_clusters: int, seed: int, sample: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Return the labels of points (N, F) by K-means and by Ward's linkage, in this order.
 
-    Each is of shape (N,). Beyond `WARD_CELLS` cells K-means alone is returned.
+    Each is of shape (N,). With a sample, positions of some of the points, only these are clustered,
+    and every point goes to the nearest mean of a cluster.
     """
-    labelings = [clustering.kmeans(points, n_clusters=n_clusters, seed=seed, starts=STARTS)]
-    if len(points) <= WARD_CELLS:
-        labelings.append(AgglomerativeClustering(n_clusters).fit_predict(points))
-    return labelings
+    chosen = points if sample is None else points[sample]
+    labelings = [
+        clustering.kmeans(chosen, n_clusters=n_clusters, seed=seed, starts=STARTS),
+        AgglomerativeClustering(n_clusters).fit_predict(chosen),
+    ]
+    if sample is None:
+        return labelings
+    return [
+        pairwise_distances_argmin(points, clustering.centers_of(chosen, labels))
+        for labels in labelings
+    ]
 
 
 class Consensus(NamedTuple):
@@ -225,8 +235,9 @@ def consensus(
 
     On each half of `halves` K-means and Ward's linkage cluster the cells twice: by the views as
     they are with the embedding beside them, and by the views in the metric of the graph's
-    neighbours. No distance is right on all data; a cluster that one of them splits by chance, or by
-    a few genes, is split in another way on another half and outvoted. Their consensus is that of
+    neighbours. Of many cells a sample is clustered, see `clusterings`. No distance is right on all
+    data; a cluster that one of them splits by chance, or by a few genes, is split in another way on
+    another half and outvoted. Their consensus is that of
     `clustering.consensus`.
 
     Parameters
@@ -243,11 +254,14 @@ def consensus(
         Of the halves and of K-means.
     """
     labelings: list[np.ndarray] = []
+    rng, sample = np.random.default_rng(seed), None
     for views in halves(prepared, seed=seed):
+        if prepared.n_obs > SAMPLE:
+            sample = rng.choice(prepared.n_obs, SAMPLE, replace=False)
         kinds = [beside(*views) if z is None else beside(*views, z)]
         if metric:
             kinds.append(beside(*(neighbour_metric(view, graph(prepared)) for view in views)))
         for points in kinds:
-            labelings += clusterings(points, n_clusters=n_clusters, seed=seed)
+            labelings += clusterings(points, n_clusters=n_clusters, seed=seed, sample=sample)
     labels = clustering.consensus(labelings, n_clusters)
     return Consensus(labels, clustering.mean_agreement(labels, labelings))

@@ -138,7 +138,7 @@ def make_step(
     """Return `plain_step` compiled, without the gradients; both phases are made of it."""
     plain = plain_step(network, data, objective, optimizer)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def step(p: tf.Tensor | None) -> StepLosses:
         return plain(p)[0]
 
@@ -151,7 +151,7 @@ class WholeGraph:
     steps_of_pass = 1
 
     def __init__(self, network: SCTAG, data: TrainingData) -> None:
-        @tf.function(jit_compile=True)
+        @tf.function(jit_compile=True, autograph=False)
         def assign() -> tf.Tensor:
             return network.assign(join(network.encode(data.graph, training=False), data))
 

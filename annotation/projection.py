@@ -17,6 +17,10 @@ import utils
 FEWEST = 5  # cells: UMAP starts from eigenvectors of the graph, which smaller ones do not have
 # Up to so many cells the neighbours are sought exactly. That takes time N^2: 3 s for 10,000 cells.
 EXACT_CELLS = 20_000
+# Of more cells so many are laid out, and the others stand amid their nearest ones: the time of a
+# layout that a seed decides, which is on one core, is some two minutes for so many.
+LAID_OUT = 100_000
+NEAREST = 3  # cells laid out amid which another one stands
 
 
 def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
@@ -36,10 +40,27 @@ def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
 
     Returns
     -------
-    The coordinates. Of fewer than 5 cells, and of cells that are all the same, they are the first
-    two principal components, and zero where there are none.
+    The coordinates. Of more than `LAID_OUT` cells so many are laid out, drawn by the seed, and each
+    other one stands amid the `NEAREST` of them. Of fewer than 5 cells, and of cells that are all
+    the same, they are the first two principal components, and zero where there are none.
     """
     points = np.asarray(points, np.float32)
+    if len(points) <= LAID_OUT:
+        return _layout(points, n_neighbors, seed)
+    from pynndescent import NNDescent
+
+    order = np.random.default_rng(seed).permutation(len(points))
+    laid_out, others = np.sort(order[:LAID_OUT]), np.sort(order[LAID_OUT:])
+    places = np.empty((len(points), 2), np.float32)
+    places[laid_out] = _layout(points[laid_out], n_neighbors, seed)
+    search = NNDescent(points[laid_out], n_neighbors=max(n_neighbors, NEAREST), random_state=seed)
+    nearest, _ = search.query(points[others], k=NEAREST)
+    places[others] = places[laid_out][nearest].mean(axis=1)
+    return places
+
+
+def _layout(points: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the UMAP of all cells, as `umap` has it."""
     n_cells = len(points)
     if n_cells < FEWEST or not np.ptp(points, axis=0).any():
         return _components(points)

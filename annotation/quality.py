@@ -48,6 +48,7 @@ FOLLOWS_DEPTH = 0.6
 OF_ONE_BATCH, BATCH_SHARE = 0.9, 0.5  # more of the cluster than that, less of all cells than that
 FEWEST = 10  # cells of a cluster that may be of one batch by more than chance
 LEAST_AGREEMENT = 0.7  # mean ARI of the clusterings and their consensus
+ROWS = 2**14  # cells whose counts are looked at together
 MANY_UNCERTAIN, UNCERTAIN_CLUSTER = 1 / 3, 0.5  # shares of all cells, and of a cluster's
 
 
@@ -81,7 +82,11 @@ def measure(logs: ad.AnnData, depth: np.ndarray) -> Cells:
         Counts of each cell, shape (N,), above zero, or anything in proportion to them, such as
         size factors.
     """
-    share = mitochondrial_share(logs.X.expm1(), logs.var)
+    share, marks = None, mitochondrial_genes(logs.var)
+    if marks is not None:
+        starts = range(0, logs.n_obs, ROWS)
+        blocks = [_share(logs.X[start : start + ROWS].expm1(), marks) for start in starts]
+        share = np.concatenate(blocks)
     return Cells(np.asarray(depth, np.float64), np.diff(logs.X.indptr), share)
 
 
@@ -100,8 +105,14 @@ def mitochondrial_share(counts: sp.csr_matrix, var: pd.DataFrame) -> np.ndarray 
     -------
     The shares, or None if none of the genes is known to be mitochondrial.
     """
+    marks = mitochondrial_genes(var)
+    return None if marks is None else _share(counts, marks)
+
+
+def mitochondrial_genes(var: pd.DataFrame) -> np.ndarray | None:
+    """Return 1 for each mitochondrial gene, else 0, (G,); None if no gene is known to be one."""
     names = genes.symbols(var)
-    is_mitochondrial = np.array(
+    marks = np.array(
         [
             MITOCHONDRIAL.fullmatch(str(name)) is not None
             or str(name).split(".")[0] in MITOCHONDRIAL_IDS
@@ -109,10 +120,13 @@ def mitochondrial_share(counts: sp.csr_matrix, var: pd.DataFrame) -> np.ndarray 
         ],
         np.float64,
     )
-    if not is_mitochondrial.any():
-        return None
+    return marks if marks.any() else None
+
+
+def _share(counts: sp.csr_matrix, marks: np.ndarray) -> np.ndarray:
+    """Return the share of each cell's counts (N, G) that is of the marked genes, (N,)."""
     depth = np.asarray(counts.sum(axis=1), np.float64).ravel()
-    return counts @ is_mitochondrial / np.where(depth > 0, depth, 1)
+    return counts @ marks / np.where(depth > 0, depth, 1)
 
 
 def uncertain(proba: np.ndarray) -> np.ndarray:

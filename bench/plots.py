@@ -27,7 +27,7 @@ LONGEST_NAME = 80  # in characters: a figure has no room for more
 OURS = "sctag"  # the method that is drawn as black stars
 
 
-def _styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return keywords of `Axes.plot` for each method: marker, lightness, filled or open face."""
     shades = colormaps["viridis"](np.linspace(0.05, LIGHTEST, max(len(methods), 2)))
     styles = {}
@@ -50,7 +50,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Return the name of a data set or method as one line, not too long, without a formula."""
     line = " ".join(console.one_line(name).split())
     short = line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}..."
@@ -78,7 +78,7 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
         figsize=(8.5, 1.4 + len(sets) * max(0.35, 0.11 * len(methods))), layout="constrained"
     )
     axis = figure.subplots()
-    for method, style in _styles(methods).items():
+    for method, style in styles(methods).items():
         rows = summary[summary["method"] == method].set_index("dataset").reindex(sets)
         y = np.arange(len(sets)) + (methods.index(method) - (len(methods) - 1) / 2) * step
         axis.errorbar(
@@ -88,16 +88,16 @@ def ari(summary: pd.DataFrame, methods: Sequence[str], sets: Sequence[str], titl
             linestyle="none",
             elinewidth=1,
             capsize=1.5,
-            label=_plain(method),
+            label=plain(method),
             **style,
         )
         for y_failed in y[(rows["ok"] == 0).to_numpy(bool)]:
             transform = axis.get_yaxis_transform()
-            text = f"{_plain(method)} failed"
+            text = f"{plain(method)} failed"
             axis.text(0.01, y_failed, text, va="center", fontsize=7, transform=transform)
     for row in range(0, len(sets), 2):
         axis.axhspan(row - 0.5, row + 0.5, color="0.94", zorder=0)
-    axis.set_yticks(range(len(sets)), [_plain(name) for name in sets])
+    axis.set_yticks(range(len(sets)), [plain(name) for name in sets])
     axis.set_ylim(len(sets) - 0.5, -0.5)
     axis.set(xlabel="ARI, mean and standard deviation over seeds", title=title)
     axis.grid(axis="x", alpha=0.4)
@@ -127,25 +127,25 @@ def against_cells(
     """
     figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     axis = figure.subplots()
-    for method, style in _styles(methods).items():
+    for method, style in styles(methods).items():
         rows = summary[(summary["method"] == method) & summary[column].notna()]
         rows = rows.sort_values("cells")
         axis.loglog(
             rows["cells"].to_numpy(float),
             rows[column].to_numpy(float),
             linewidth=1.6 if method == OURS else 0.8,
-            label=_plain(method),
+            label=plain(method),
             **style,
         )
-    _plain_ticks(axis.xaxis)
-    _plain_ticks(axis.yaxis)
+    plain_ticks(axis.xaxis)
+    plain_ticks(axis.yaxis)
     axis.set(xlabel="cells", ylabel=label, title=title)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False)
     return _png(figure)
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Put ticks at 1, 2 and 5 times each power of ten, with numbers that are written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -178,7 +178,7 @@ def ablations(differences: Mapping[str, pd.Series], title: str) -> bytes:
         text = f"{(moved > 0).sum()} up, {(moved < 0).sum()} down of {len(values)}"
         axis.text(1.01, y, text, va="center", fontsize=8, transform=axis.get_yaxis_transform())
     axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(differences)), [_plain(name) for name in differences])
+    axis.set_yticks(range(len(differences)), [plain(name) for name in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     axis.set(xlabel="difference in ARI: bar, the mean over data sets; dot, a data set", title=title)
     axis.grid(axis="x", alpha=0.4)

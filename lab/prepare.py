@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-import baselines
+import scanpy_steps
 import views
 from bench import methods
 from lab.ways import SCANPY_GRAPH
@@ -82,11 +82,11 @@ def slim(adata: ad.AnnData, codes: np.ndarray, *, seed: int) -> ad.AnnData:
     """Return what the ways need of prepared data, without a gene.
 
     obsm and obsp of the data come along, and beside them are obsm["X_pca_scanpy"] (N, P) and
-    obsp["scanpy_connectivities"] (N, N) of `baselines.scanpy_cells`; obs["codes"] has the labels.
+    obsp["scanpy_connectivities"] (N, N) of `scanpy_steps.cells`; obs["codes"] has the labels.
     """
     import anndata
 
-    usual = baselines.scanpy_cells(adata, seed=seed)
+    usual = scanpy_steps.cells(adata, seed=seed)
     return anndata.AnnData(
         obs=pd.DataFrame({"codes": codes}, index=adata.obs_names),
         obsm={**adata.obsm, "X_pca_scanpy": usual.obsm["X_pca"]},

@@ -82,9 +82,11 @@ class Views:
         if key not in self.memory:
             if self.halves is None:
                 raise ValueError("the genes were not halved: python -m lab.prepare --halves")
-            options = {"n_clusters": self.n_clusters, "seed": self.seed}
             labelings = [
-                views.clusterings(self.points(kind, half), **options) for half in self.halves
+                views.clusterings(
+                    self.points(kind, half), n_clusters=self.n_clusters, seed=self.seed
+                )
+                for half in self.halves
             ]
             self.memory[key] = np.array(labelings, np.int16)
         return self.memory[key]
@@ -113,7 +115,7 @@ def rival(name: str) -> Way:
 
 
 def scanpy(data: Views) -> np.ndarray:
-    """Return labels (N,) by Leiden at C clusters of the graph of `baselines.scanpy_cells`."""
+    """Return labels (N,) by Leiden at C clusters of the graph of `scanpy_steps.cells`."""
     graph = sp.triu(data.cells.obsp[SCANPY_GRAPH], k=1).tocsr()
     return clustering.at_k(
         graph, n_clusters=data.n_clusters, seed=data.seed, partition=clustering.leiden

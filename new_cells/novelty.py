@@ -23,6 +23,7 @@ cells, G genes with counts in the run, C clusters. Nothing here knows TensorFlow
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -60,14 +61,16 @@ class Profiles(NamedTuple):
 
 def profiles(prepared: ad.AnnData, labels: np.ndarray, *, n_clusters: int) -> Profiles:
     """Return what a run keeps of the counts of its prepared data, whose labels are (N,)."""
-    counts = counts_of(prepared)
-    members = np.eye(n_clusters)[labels]  # (N, C)
-    totals = counts.T @ members
-    depths = np.asarray(counts.sum(axis=1)).ravel()
+    groups = np.eye(n_clusters)
+    totals, depths = np.zeros((prepared.raw.n_vars, n_clusters)), np.zeros(n_clusters)
+    for rows in _blocks(prepared):
+        counts, members = counts_of(prepared, rows), groups[labels[rows]]
+        totals += counts.T @ members
+        depths += np.asarray(counts.sum(axis=1)).ravel() @ members
     smooth = smoothed(totals, prepared)
-    cells, genes = deviances(counts, smooth, labels, own=True)
+    cells, genes = deviances(prepared, smooth, labels, own=True)
     # A gene's zeros enter its deviance by what was expected there, as in that of Poisson counts.
-    expected = (smooth / smooth.sum(axis=0)) @ (depths @ members)
+    expected = (smooth / smooth.sum(axis=0)) @ depths
     return Profiles(totals, cells, genes + 2 * (expected - totals.sum(axis=1)))
 
 
@@ -91,7 +94,7 @@ def novelty(
     """
     present = reference.raw.var_names.isin(new.raw.var_names)
     smooth = smoothed(reference.raw.varm[PROFILES], reference)[present]
-    values, _ = deviances(counts_of(new), smooth, labels, own=False)
+    values, _ = deviances(new, smooth, labels, own=False)
     genes = reference.raw.var[DEVIANCE].to_numpy()
     values *= genes.sum() / genes[present].sum()
     depths = (cells.obs["size_factor"].to_numpy() for cells in (new, reference))
@@ -99,10 +102,19 @@ def novelty(
     return own, own > unlike
 
 
-def counts_of(prepared: ad.AnnData) -> sp.csr_matrix:
-    """Return the counts (N, G) behind the logarithms in `raw` of prepared data, as float64."""
-    counts = sp.csr_matrix(prepared.raw.X, dtype=np.float64, copy=True)
-    factors = np.repeat(prepared.obs["size_factor"].to_numpy(), np.diff(counts.indptr))
+def _blocks(prepared: ad.AnnData) -> Iterator[slice]:
+    """Yield the cells of prepared data, `ROWS` at a time."""
+    for start in range(0, prepared.n_obs, ROWS):
+        yield slice(start, start + ROWS)
+
+
+def counts_of(prepared: ad.AnnData, rows: slice) -> sp.csr_matrix:
+    """Return the counts of some cells behind the logarithms in `raw` of prepared data, as float64.
+
+    They are of all genes, CSR (cells, G).
+    """
+    counts = sp.csr_matrix(prepared.raw.X[rows], dtype=np.float64, copy=True)
+    factors = np.repeat(prepared.obs["size_factor"].to_numpy()[rows], np.diff(counts.indptr))
     counts.data = np.rint(np.expm1(counts.data) * factors)
     return counts
 
@@ -118,7 +130,7 @@ def smoothed(totals: np.ndarray, reference: ad.AnnData) -> np.ndarray:
 
 
 def deviances(
-    counts: sp.csr_matrix, smooth: np.ndarray, labels: np.ndarray, *, own: bool
+    prepared: ad.AnnData, smooth: np.ndarray, labels: np.ndarray, *, own: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the multinomial deviance of each cell from its cluster's profile, and by gene.
 
@@ -127,8 +139,8 @@ def deviances(
 
     Parameters
     ----------
-    counts
-        Shape (N, G), no row without counts.
+    prepared
+        Prepared data, of N cells and G genes, in which no cell is without counts.
     smooth
         Counts of each gene in each cluster, all above 0, shape (G, C).
     labels
@@ -140,11 +152,10 @@ def deviances(
     -------
     The sums over genes (N,) and over cells (G,) of the terms.
     """
-    cells, genes = np.zeros(counts.shape[0]), np.zeros(counts.shape[1])
+    cells, genes = np.zeros(prepared.n_obs), np.zeros(len(smooth))
     of_clusters = smooth.sum(axis=0)
-    for start in range(0, len(cells), ROWS):
-        rows = slice(start, start + ROWS)
-        block = counts[rows].tocoo()
+    for rows in _blocks(prepared):
+        block = counts_of(prepared, rows).tocoo()
         x, clusters = block.data, labels[rows][block.row]
         n = np.bincount(block.row, x, block.shape[0])[block.row]
         of_gene, of_all = smooth[block.col, clusters], of_clusters[clusters]

@@ -74,12 +74,17 @@ def add(adata: ad.AnnData, settings: Settings) -> None:
 
 
 def clustered(adata: ad.AnnData) -> tuple[np.ndarray, ad.AnnData]:
-    """Return which cells have a cluster (N,), and the logarithms of all genes of these cells."""
+    """Return which cells have a cluster (N,), and the logarithms of all genes of these cells.
+
+    Where all cells have one the logarithms are those in raw, not a copy.
+    """
     import anndata
 
     known = adata.obs["sctag"].notna().to_numpy()
     raw = adata.raw
-    logs = anndata.AnnData(raw.X[known], obs=adata.obs[[]][known], var=raw.var)
+    logs = anndata.AnnData(
+        raw.X if known.all() else raw.X[known], obs=adata.obs[[]][known], var=raw.var
+    )
     logs.obs_names_make_unique()
     logs.var_names_make_unique()
     return known, logs

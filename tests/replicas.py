@@ -25,9 +25,9 @@ def mirrored(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
+    import arrays
     import parts
     import strategies
-    import tensors
     import training
     import views
     from settings import Settings, Training
@@ -37,9 +37,9 @@ def mirrored(path):
     trained = {}
     for name, shares in (("one", None), ("two", strategy)):
         net = network(hops=2, dropout=0.2)
-        data = tensors.training_data(adata, net.architecture, objective)
         in_parts = parts.parts_of(views.graph(adata), 60, seed=1)
-        data = data._replace(parts=in_parts, strategy=shares)
+        data = arrays.parted_data(adata, net.architecture, objective, in_parts, block_bytes=2**20)
+        data = data._replace(strategy=shares)
         net.place_centers(training.embed(net, data)[:3], trainable=True)
         phase = Training(maxiter=5, cluster_lr=1e-2, cluster_tol=0.0, update_interval=1)
         clustered = training.cluster(net, data, objective, phase, quiet=True)

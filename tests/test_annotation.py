@@ -61,8 +61,9 @@ def test_the_map_keeps_groups_apart_and_a_seed_repeats_it(capfd):
 
 
 @pytest.mark.slow  # pynndescent takes long to compile
-def test_the_map_of_an_approximate_graph_keeps_groups_apart_too(monkeypatch):
-    monkeypatch.setattr(projection, "EXACT_CELLS", 0)
+@pytest.mark.parametrize(("bound", "cells"), [("EXACT_CELLS", 0), ("LAID_OUT", 45)])
+def test_the_map_of_many_cells_keeps_groups_apart_too(bound, cells, monkeypatch):
+    monkeypatch.setattr(projection, bound, cells)
     points = of_groups()
     first = projection.umap(points, n_neighbors=15, seed=3)
     np.testing.assert_array_equal(first, projection.umap(points, n_neighbors=15, seed=3))

@@ -22,8 +22,10 @@ import baselines
 import clustering
 import preprocess
 import results
+import scanpy_steps
 import settings
 from baselines import METHODS
+from perf import scvi_part
 from settings import Settings
 from utils import InputError
 
@@ -225,6 +227,25 @@ def test_too_few_distinct_points_are_said(warned):
     assert warned() == ["warning: K-means found 2 clusters, not 3"]
 
 
+@pytest.mark.slow  # pynndescent takes long to compile
+def test_scanpys_steps_in_large_data(prepared, monkeypatch):
+    """From 8192 cells on scanpy searches with pynndescent, whose result it cannot read itself."""
+    exact = scanpy_steps.cells(prepared, seed=1).obsp["connectivities"]
+    monkeypatch.setattr(scanpy_steps, "EXACT", prepared.n_obs)
+    approximate = scanpy_steps.cells(prepared, seed=1).obsp["connectivities"]
+    assert abs(exact - approximate).sum() < 0.02 * exact.sum()
+
+
+def test_a_number_that_is_known_is_not_prepared_for(prepared, monkeypatch):
+    from estimation import Number
+
+    monkeypatch.setattr(scanpy_steps, "cells", lambda *_, **__: pytest.fail("prepared"))
+    known = Number(3, "given")
+    assert baselines.decided(known, "scanpy_k", prepared, seed=1) is known
+    found = Number(None, "found by the method")
+    assert baselines.decided(found, "scanpy", prepared, seed=1) is found
+
+
 @pytest.mark.parametrize("name", ["scanpy", "scanpy_k"])
 def test_scanpy_needs_more_than_one_variable_gene(name):
     counts = np.full((40, 30), 5.0, np.float32)
@@ -292,6 +313,25 @@ def test_scvi_is_told_the_batches(fake_scvi, prepared):
 
 def test_scvi_leiden_clusters_the_embedding_as_leiden_does_its_graph(fake_scvi, prepared):
     np.testing.assert_array_equal(apply("scvi_leiden", prepared), apply("leiden", prepared))
+
+
+def test_scvi_is_trained_for_so_many_epochs_and_timed(fake_scvi, simulated, tmp_path):
+    """As `perf.scale` has it: no more epochs than the default."""
+    flags = ["--data", simulated.path, "--n_clusters", "labels", "--quiet"]
+    for asked, epochs in ((["--epochs", "2"], 2), (["--epochs", "500"], 400), ([], 400)):
+        out = tmp_path / str(len(fake_scvi.calls.trained))
+        ended = ran(scvi_part.main, [*asked, "--", *flags, "--out", out], io.StringIO())
+        assert ended.status == 0
+        assert fake_scvi.calls.trained[-1]["max_epochs"] == epochs
+        metrics = json.loads((out / "metrics.json").read_text())
+        assert (metrics["epochs"], metrics["default_epochs"]) == (epochs, 400)
+        assert metrics["n_clusters"] == 3
+        assert {"read", "prepare", "set_up", "train", "cluster"} < metrics["seconds"].keys()
+
+
+def test_scvis_default_number_of_epochs():
+    cells = (500, 20_000, 30_000, 100_000, 10**6, 10**8)
+    assert [scvi_part.default_epochs(n) for n in cells] == [400, 400, 267, 80, 8, 1]
 
 
 @pytest.mark.parametrize("name", ["scvi_kmeans", "scvi_leiden"])

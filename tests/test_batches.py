@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 import baselines
 import batches
 import preprocess
+import scanpy_steps
 import sctag
 import tensors
 import training
@@ -403,7 +404,7 @@ def test_rivals_cluster_what_is_corrected(corrected, plain):
     )
     assert agreement(aware, TYPES) > 0.9
     assert agreement(unaware, TYPES) < 0.7
-    aware, unaware = (baselines.scanpy_graph(adata, seed=1) for adata in (corrected, plain))
+    aware, unaware = (scanpy_steps.graph(adata, seed=1) for adata in (corrected, plain))
     assert crossing(aware) > 2 * crossing(unaware)
 
 

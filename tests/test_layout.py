@@ -47,7 +47,8 @@ def test_no_module_imports_itself_in_the_end(name):
 def test_the_doors():
     """Only the pipeline scores, few open the benchmark's inside, and no command is imported.
 
-    The laboratory reads methods as the benchmark writes them. The benchmark reads the rivals'
+    The laboratory reads methods as the benchmark writes them. What measures whole runs watches and
+    draws them as the benchmark does its jobs. The benchmark reads the rivals'
     table, and the laboratory judges by these rivals and caches what scanpy's steps make.
     """
     importers = {name: {other for other in IMPORTS if name in IMPORTS[other]} for name in MODULES}
@@ -57,10 +58,12 @@ def test_the_doors():
         "benchmark",
         "datasets",
         "lab.prepare",
+        "perf.growth",
+        "perf.scale",
     }
     for command in ("train", "predict", "benchmark", "datasets", "sctag"):
         assert importers[command] == set()
-    assert importers["baselines"] == {"bench.methods", "lab.prepare", "lab.ways"}
+    assert importers["baselines"] == {"bench.methods", "lab.ways", "perf.scvi_part"}
 
 
 def test_what_reads_and_prepares_data_does_not_know_tensorflow():

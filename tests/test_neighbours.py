@@ -50,6 +50,17 @@ def test_approximate_neighbours_are_nearly_the_exact_ones_and_repeat_themselves(
     assert (approximate != knn_graph(points, k=15, exact=False)).nnz == 0
 
 
+def test_the_recall_is_the_share_of_the_nearest_that_a_graph_has():
+    points = np.random.default_rng(0).normal(size=(120, 3))
+    graph = knn_graph(points, k=9, exact=True)
+    assert neighbours.recall(points, graph, seed=1) == 1
+    far = np.argsort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, -2:]
+    for cell, others in enumerate(far):
+        row = graph.indices[9 * cell : 9 * cell + 9]
+        row[np.flatnonzero(row != cell)[:2]] = others
+    assert neighbours.recall(points, graph, seed=1) == pytest.approx(7 / 9)
+
+
 def test_approximate_neighbours_of_few_cells_are_all_there():
     """They are asked for more than pynndescent finds, of which it warns."""
     points = np.random.default_rng(0).normal(size=(20, 5))

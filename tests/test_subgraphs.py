@@ -6,6 +6,7 @@ import tensorflow as tf
 from conftest import EAGER_DATA, TINY, grouped_counts, network, opened
 from conftest import prepared as prepare
 
+import arrays
 import checkpoints
 import clustering
 import losses
@@ -30,9 +31,12 @@ def prepared():
 
 
 def both(adata, net, objective=OBJECTIVE, *, batch_cells=60):
-    """The tensors for steps of all cells, and for steps of two to a pass."""
-    data = tensors.training_data(adata, net.architecture, objective)
-    return data, data._replace(parts=parts.parts_of(views.graph(adata), batch_cells, seed=1))
+    """The data for steps of all cells, and for steps of two to a pass."""
+    in_parts = parts.parts_of(views.graph(adata), batch_cells, seed=1)
+    return (
+        tensors.training_data(adata, net.architecture, objective),
+        arrays.parted_data(adata, net.architecture, objective, in_parts, block_bytes=2**20),
+    )
 
 
 def placed(net, data):
@@ -123,10 +127,8 @@ def test_all_cells_in_chunks_are_all_cells_at_once(prepared, shape, monkeypatch)
     net = network(**shape)
     data, in_parts = both(prepared, net)
     placed(net, data)
-    data, in_parts = (
-        tensors.with_components(d, views.features(prepared, metric=False), np.ones((112, 4)) * 0.1)
-        for d in (data, in_parts)
-    )
+    features = views.features(prepared, metric=False).astype(np.float32)
+    data, in_parts = (d.with_components(features) for d in (data, in_parts))
     net.place_centers(np.ones((3, tensors.join(tf.zeros([112, 4]), data).shape[1])), trainable=True)
     z = net.encode(data.graph, training=False)
     np.testing.assert_allclose(training.embed(net, in_parts), z, rtol=1e-5, atol=1e-6)

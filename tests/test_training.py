@@ -17,7 +17,7 @@ import training
 import views
 import whole_graph
 from settings import Objective, Training
-from tensors import join, training_data, with_components
+from tensors import join, scaled_components, training_data
 from training import Phase
 from utils import TrainingError
 
@@ -325,7 +325,7 @@ def test_components_join_z_centred_and_with_the_same_total_variance(prepared):
     data = tensors(prepared, net)
     z, components = training.embed(net, data), views.features(prepared, metric=False)
     assert join(z, data).shape == z.shape
-    points = join(z, with_components(data, components, z)).numpy()
+    points = join(z, data.with_components(scaled_components(components, z))).numpy()
     np.testing.assert_array_equal(points[:, :4], z)
     added = points[:, 4:]
     np.testing.assert_allclose(added.mean(axis=0), 0, atol=1e-4)
@@ -341,7 +341,7 @@ def test_the_joint_is_what_the_clustering_phase_assigns(prepared):
     net = network(dropout=0.2)
     data = tensors(prepared, net)
     z = training.embed(net, data)
-    data = with_components(data, views.features(prepared, metric=True), z)
+    data = data.with_components(scaled_components(views.features(prepared, metric=True), z))
     points = join(z, data).numpy()
     net.place_centers(points[:3], trainable=True)
     before = net.assignment.centers.numpy()

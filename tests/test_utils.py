@@ -1,6 +1,8 @@
 """How a command ends, and what a device is asked for, without one."""
 
 import io
+import signal
+import threading
 
 import pytest
 from conftest import ran
@@ -84,3 +86,20 @@ def test_the_checksum_of_a_folder_is_that_of_its_files(tmp_path):
     (second / "sub" / "two").write_bytes(b"2")
     (second / "one").rename(second / "ones")
     assert utils.sha256(first) != utils.sha256(second)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_callback_of_python_itself_still_ends_the_job(number):
+    """What a finaliser raises reaches nobody, so that the signal must come again."""
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def job():
+        with utils.stopped_by_signals():
+            Finalised()
+            threading.Event().wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        job()

@@ -172,10 +172,29 @@ def test_what_the_consensus_is_of(groups, monkeypatch):
     z = np.zeros((150, 2))
     views.consensus(prepared, z, metric=True, n_clusters=4, seed=1)
     assert len(taken) == views.HALVES * 2 * 2
-    taken.clear()
-    monkeypatch.setattr(views, "WARD_CELLS", 149)
-    views.consensus(prepared, z, metric=False, n_clusters=4, seed=1)
-    assert len(taken) == views.HALVES
+
+
+def test_of_many_cells_a_sample_is_clustered_and_the_others_follow(groups, monkeypatch):
+    prepared, labels = groups
+    samples = []
+    kmeans = clustering.kmeans
+    monkeypatch.setattr(
+        clustering, "kmeans", lambda points, **of: samples.append(points) or kmeans(points, **of)
+    )
+    monkeypatch.setattr(views, "SAMPLE", 60)
+    made = views.consensus(prepared, None, metric=False, n_clusters=4, seed=1)
+    assert {len(points) for points in samples} == {60}
+    assert adjusted_rand_score(made.labels, labels) > 0.9
+    points = prepared.obsm["X_pca"]
+    chosen = np.arange(0, 150, 2)
+    for of_all, of_chosen in zip(
+        views.clusterings(points, n_clusters=4, seed=1, sample=chosen),
+        views.clusterings(points[chosen], n_clusters=4, seed=1),
+        strict=True,
+    ):
+        centers = np.stack([points[chosen][of_chosen == c].mean(axis=0) for c in range(4)])
+        distances = ((points[:, None] - centers[None]) ** 2).sum(axis=2)
+        np.testing.assert_array_equal(of_all, distances.argmin(axis=1))
 
 
 def test_the_published_preparation_has_one_view_and_one_graph():
