@@ -39,6 +39,8 @@ class PartedData(NamedTuple):
         As in `tensors.TrainingData`, arrays of the shapes (N, P) and (N, B).
     parts
         The parts of the graph.
+    strategy
+        What shares the steps, of `strategies.start`; None for one device.
     """
 
     propagated: tuple[np.ndarray, ...]
@@ -49,6 +51,7 @@ class PartedData(NamedTuple):
     components: np.ndarray
     batches: np.ndarray
     parts: Parts
+    strategy: Any = None
 
     def with_components(self, components: np.ndarray) -> PartedData:
         """Return the same data with other components (N, P)."""

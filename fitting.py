@@ -14,9 +14,10 @@ import numpy as np
 import batches
 import console
 import memory
+import strategies
 import utils
 from checkpoints import Beginning
-from keeper import Keeper
+from keeper import Keeper, identity_of
 from results import Fitted, Trained
 from settings import Settings
 from utils import InputError, Stopwatch
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 
-def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device]:
-    """Start TensorFlow on the device that was asked for; return a new network and the device.
+def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device, Any]:
+    """Start TensorFlow on the device, or the devices, that were asked for.
 
-    The network suits the genes and the batches of the prepared data.
+    Returns a new network that suits the genes and the batches of the prepared data, the device, and
+    the strategy by which several share the steps, or None.
     """
-    device = utils.start_tensorflow(settings.gpu_option)
+    device, strategy = strategies.start(settings, adata.n_obs)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
     from model import SCTAG
@@ -46,11 +48,13 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
             n_batches=batches.one_hot(adata).shape[1],
             seed=settings.seed,
         )
-    return network, device
+    return network, device, strategy
 
 
-def training_data(adata: ad.AnnData, network: Any, device: utils.Device, settings: Settings) -> Any:
-    """Return what a network of `start_network` is trained on, made of prepared data.
+def training_data(
+    adata: ad.AnnData, network: Any, device: utils.Device, strategy: Any, settings: Settings
+) -> Any:
+    """Return what `start_network` has returned is trained on, made of prepared data.
 
     It is a `tensors.TrainingData`, or an `arrays.PartedData` where steps have a part of the cells.
     """
@@ -65,21 +69,24 @@ def training_data(adata: ad.AnnData, network: Any, device: utils.Device, setting
             adata, settings, settings, dtype=network.product_dtype, block_bytes=device.block_bytes
         )
     in_parts = parts.parts_of(views.graph(adata), cells, seed=settings.seed)
-    return arrays.parted_data(adata, settings, settings, in_parts, block_bytes=device.block_bytes)
+    data = arrays.parted_data(adata, settings, settings, in_parts, block_bytes=device.block_bytes)
+    return data._replace(strategy=strategy)
 
 
 def check(settings: Settings) -> None:
     """Raise InputError, before anything is read, if the settings of the network cannot be used.
 
     That is if counts are to be denoised that the decoder is not fitted to, if steps of sub-graphs
-    are to fit all pairs of cells, if the losses cannot be written to the folder that TensorBoard is
-    to show, or if a list of marker genes cannot be read or is for a report that there is not to be.
+    are to fit all pairs of cells, if devices are to share steps that cannot be shared, if the
+    losses cannot be written to the folder that TensorBoard is to show, or if a list of marker genes
+    cannot be read or is for a report that there is not to be.
     """
     if settings.batch_cells is not None and settings.graph_loss == "mse":
         raise InputError(
             "--batch_cells is for the graph loss of edges, and all pairs of cells are asked for: "
             "leave it out, or give --graph_loss jaccard"
         )
+    strategies.check(settings)
     fits_counts = settings.reconstruction != "mse" and settings.zinb_target == "counts"
     if settings.denoised and not fits_counts:
         raise InputError(
@@ -121,9 +128,10 @@ def fit(
     """
     keeper = keeper or Keeper(None, minutes=0, resume=False)
     quiet = settings.quiet
+    strategies.check(settings, adata.n_obs)
     memory.check_prepared(adata, settings)
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
-        network, device = start_network(settings, adata)
+        network, device, strategy = start_network(settings, adata)
         memory.check_device(adata, settings, device)
         import arrays
         import clustering
@@ -131,10 +139,14 @@ def fit(
         import training
         import views
     keeper.open(adata, number, settings, device.name)
-    record: dict[str, Any] = {"resumed": keeper.shown()} if keeper.snapshot else {}
+    resumed = keeper.shown() if keeper.snapshot else None
+    if settings.strategy == "multiworker":
+        identity = identity_of(adata, number, settings, device.name)
+        strategies.check_same(strategy, "what they train", [identity, resumed])
+    record = strategies.record(settings, strategy) | ({"resumed": resumed} if resumed else {})
     with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
-            data = training_data(adata, network, device, settings)
+            data = training_data(adata, network, device, strategy, settings)
         if isinstance(data, arrays.PartedData):
             record["batch_cells"] = data.parts.cells
         features = None
@@ -148,6 +160,8 @@ def fit(
                 watch=watch,
             )
         start = keeper.beginning
+        if settings.strategy == "multiworker":
+            strategies.check_same(strategy, "the initial clusters", start.initial.tolist())
         data = _with_features(data, features, start.z)
         network.place_centers(
             clustering.centers_of(_points(start.z, data), start.initial),

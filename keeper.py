@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -194,6 +195,13 @@ def keeping(folder: Path | None, settings: Settings, *, anew: str) -> Iterator[K
     if folder is not None:
         with utils.interruptions_held(dropped=True):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def following(out_dir: Path, settings: Settings) -> Keeper:
+    """Return the keeper of a worker that is not the chief: it reads checkpoints, writes none."""
+    resume = settings.resume and settings.checkpoint_minutes > 0
+    folder = out_dir / results.CHECKPOINTS
+    return Keeper(folder, minutes=math.inf, resume=resume, anew="--overwrite")
 
 
 def identity_of(

@@ -32,20 +32,32 @@ class InputDropout(keras.layers.Dropout):
         super().__init__(rate or 0.5, seed=seed)  # at rate 0 Keras would leave the generator out
         self.rate = rate
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return inputs (N, width), in training 0 with probability `rate`, else scaled."""
+    def call(
+        self,
+        inputs: tf.Tensor,
+        training: bool = False,
+        first: tf.Tensor | int = 0,
+        rows_in_all: int | None = None,
+    ) -> tf.Tensor:
+        """Return inputs (N, width), in training 0 with probability `rate`, else scaled.
+
+        Where they are the rows from `first` on of a matrix of `rows_in_all` rows, they become what
+        they become in it.
+        """
         threshold = round(self.rate * 2**16)
         if not training or threshold == 0:
             return inputs
         rows, columns = inputs.shape
         bits = tf.random.stateless_uniform(
-            [rows, -(-columns // 2)],
+            [rows_in_all or rows, -(-columns // 2)],
             tf.cast(self.seed_generator.next(), tf.int32),
             minval=None,
             maxval=None,
             dtype=tf.uint32,
             alg="philox",
         )
+        if rows_in_all is not None:
+            bits = tf.slice(bits, [first, 0], [rows, bits.shape[1]])
         low = tf.bitwise.bitwise_and(bits, tf.constant(2**16 - 1, tf.uint32))
         high = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
         dropped = tf.concat([low, high], axis=1)[:, :columns] < tf.constant(threshold, tf.uint32)

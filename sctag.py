@@ -313,6 +313,8 @@ def _settings_of(variant: str, given: dict[str, Any]) -> Settings:
     for name in given:
         if name in OF_FILES:
             raise InputError(f"the setting {name} is for files, by the command: it has no use here")
+    if given.get("strategy") == "multiworker":
+        raise InputError('strategy="multiworker" is for the command, one process for each worker')
     if given["n_clusters"] == "labels":
         raise InputError('n_clusters="labels" is for the command: give a number, or None')
     return Settings.of(variant, **given)

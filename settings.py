@@ -112,6 +112,14 @@ class Run:
         stage="training",
         neutral=True,
     )
+    strategy: str = _run(
+        "auto",
+        "which devices share the steps of --batch_cells: one; mirrored, the GPUs that are visible; "
+        "multiworker, those of all processes that TF_CONFIG or SLURM names; or auto, mirrored "
+        "where --gpu_option or CUDA_VISIBLE_DEVICES names several GPUs",
+        choices=("auto", "one", "mirrored", "multiworker"),
+        stage="training",
+    )
     seed: int = _run(1, "seed of everything random", low=0, below=2**32)
     variant: str = _run(
         "sctag",

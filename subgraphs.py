@@ -57,6 +57,15 @@ class Entries(NamedTuple):
     weights: Any
 
 
+class Rows(NamedTuple):
+    """What `arrays.PartedData` has of some cells: a row of each array for each of them."""
+
+    propagated: Any
+    target: Any
+    components: Any
+    batches: Any
+
+
 class Batch(NamedTuple):
     """What a step reads, arrays or tensors.
 
@@ -66,8 +75,8 @@ class Batch(NamedTuple):
         The cells among all cells and on the circle of `parts.Parts`, both (B,).
     degree
         How many edges each cell begins, (B,).
-    propagated, target, components, batches
-        What `arrays.PartedData` has of the cells.
+    rows
+        `Rows` of these cells, or of the process's own where several share the step.
     entries
         See `Entries`.
     """
@@ -75,15 +84,14 @@ class Batch(NamedTuple):
     cells: Any
     places: Any
     degree: Any
-    propagated: Any
-    target: Any
-    components: Any
-    batches: Any
+    rows: Any
     entries: Entries
 
 
 class Gatherer:
     """Gathers what a step reads, in the machine's memory."""
+
+    own = slice(None)  # the cells of a step of which rows are gathered: all, unless it is shared
 
     def __init__(self, data: PartedData, *, transposed: bool) -> None:
         self.data, self.parts = data, data.parts
@@ -109,11 +117,14 @@ class Gatherer:
             cells=cells.astype(np.int32),
             places=places.astype(np.int32),
             degree=self.degree[cells],
-            propagated=self.data.inputs(cells),
-            target=self.data.target(cells),
-            components=self.data.components[cells],
-            batches=self.data.batches[cells],
+            rows=self._rows(cells[self.own]),
             entries=self._entries(cells),
+        )
+
+    def _rows(self, cells: np.ndarray) -> Rows:
+        data = self.data
+        return Rows(
+            *(data.inputs(cells), data.target(cells), data.components[cells], data.batches[cells])
         )
 
     def _entries(self, cells: np.ndarray) -> Entries:
@@ -187,8 +198,7 @@ class SubGraphs:
         def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
             batch = self.batch(epoch - 1)
             computed, messages = compiled(batch, self.stale(batch), p)
-            for memory, message in zip(self.remembered, messages, strict=True):
-                memory.scatter_update(tf.IndexedSlices(message, batch.cells))
+            self.remember(batch, messages)
             return computed
 
         return step
@@ -212,6 +222,11 @@ class SubGraphs:
         """Return the remembered messages of the neighbours of the cells of a step, each (M, D)."""
         return [tf.gather(memory, batch.entries.cells) for memory in self.remembered]
 
+    def remember(self, batch: Batch, messages: list[tf.Tensor]) -> None:
+        """Remember the messages of the cells of a step, each (B, D)."""
+        for memory, message in zip(self.remembered, messages, strict=True):
+            memory.scatter_update(tf.IndexedSlices(message, batch.cells))
+
     # --- The losses of a step ---------------------------------------------------------------------
 
     def losses(
@@ -224,24 +239,43 @@ class SubGraphs:
         graph's loss, and of more hops, goes through three cells at once, and is near it. `p` is of
         all cells (N, C), see `whole_graph.step_losses`.
         """
-        inputs = tf.cast(batch.propagated, self.network.product_dtype)
-        propagated = self.network.input_dropout(inputs, training=True)
-        hidden = self.network.encoder_1.call_on_propagated(propagated)  # (B, hidden_dim)
+        terms = self.terms(batch.rows.propagated, training=True)
+        z, messages = self.embedding(terms, batch, stale)
+        adj = self.graph_loss(self.network.decode_graph(z), batch)
+        of_cells = None if p is None else tf.gather(p, batch.cells)
+        return self.losses_of_rows(z, adj, batch.rows, of_cells, objective), messages
+
+    def terms(self, inputs: Any, *, training: bool, **place: Any) -> list[tf.Tensor]:
+        """Return the terms of the second graph convolution of cells, each (n, D), of their inputs.
+
+        `place` says where they stand among those of a step, see `layers.InputDropout`.
+        """
+        rows = tf.cast(inputs, self.network.product_dtype)
+        propagated = self.network.input_dropout(rows, training=training, **place)
+        return self.network.encoder_2.terms(self.network.encoder_1.call_on_propagated(propagated))
+
+    def embedding(
+        self, terms: list[tf.Tensor], batch: Batch, stale: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Return z (B, D) of the cells of a step, of their terms, and their messages (B, D)."""
         messages: list[tf.Tensor] = []
 
         def propagate(total: tf.Tensor) -> tf.Tensor:
             messages.append(total)
             return self._product(total, batch.entries, stale[len(messages) - 1])
 
-        z = self.network.encoder_2.horner(self.network.encoder_2.terms(hidden), propagate)
-        adj = self.graph_loss(self.network.decode_graph(z), batch)
-        cells = self.data._replace(
-            reconstruction=self.data.reconstruction._replace(target=batch.target),
-            components=batch.components,
-            batches=batch.batches,
+        return self.network.encoder_2.horner(terms, propagate), messages
+
+    def losses_of_rows(
+        self, z: tf.Tensor, adj: tf.Tensor, rows: Rows, p: tf.Tensor | None, objective: Objective
+    ) -> StepLosses:
+        """Return the losses of cells with z (n, D) and p (n, C), of which `rows` has the rows."""
+        data = self.data._replace(
+            reconstruction=self.data.reconstruction._replace(target=rows.target),
+            components=rows.components,
+            batches=rows.batches,
         )
-        of_cells = None if p is None else tf.gather(p, batch.cells)
-        return losses_of(self.network, z, adj, cells, of_cells, objective), messages
+        return losses_of(self.network, z, adj, data, p, objective)
 
     def _product(self, total: tf.Tensor, entries: Entries, stale: tf.Tensor) -> tf.Tensor:
         """Return the rows of Â of a step times the messages of all cells, (B, D).
@@ -297,9 +331,7 @@ class SubGraphs:
         chunks = []
         for start in range(0, len(self.parts.order), BLOCK_CELLS):
             inputs = self.data.inputs(slice(start, start + BLOCK_CELLS))
-            rows = tf.cast(inputs, self.network.product_dtype)
-            hidden = self.network.encoder_1.call_on_propagated(rows)
-            chunks.append(self.network.encoder_2.terms(hidden))
+            chunks.append(self.terms(inputs, training=False))
         terms = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         memories = iter(self.remembered)
 

@@ -9,8 +9,11 @@ views (neighbours, clustering), estimation, scores, results. `settings.py` decla
 
 from __future__ import annotations
 
+import signal
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import command
 import fitting
@@ -19,7 +22,10 @@ import keeper
 import pipeline
 import repetition
 import results
+import strategies
 import supervise
+import utils
+from settings import Settings
 
 PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it is installed
 
@@ -27,6 +33,9 @@ PROGRAM = "sctag" if __package__ else "train.py"  # the command's name where it 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (training failed) or 2 (unusable input)."""
     settings, earlier = repetition.parse(argv, prog=PROGRAM)
+    own = strategies.of_follower(settings)
+    if own is not None:
+        return command.run_command(PROGRAM, partial(follow, settings, own), quiet=True)
 
     def job() -> str:
         fitting.check(settings)
@@ -44,6 +53,20 @@ def main(argv: list[str] | None = None) -> int:
             )
 
     return command.run_command(PROGRAM, job, quiet=settings.quiet, log_file=settings.log_file)
+
+
+def follow(settings: Settings, own: Settings) -> str:
+    """Take part in the run of a chief, by its settings and one's own; nothing is left of it.
+
+    A signal that asks for a checkpoint is for the chief, whose end ends the others.
+    """
+    fitting.check(settings)
+    fit = partial(fitting.fit, keeper=keeper.following(settings.out_dir, settings))
+    ignored = utils.handled([signal.SIGUSR1], signal.SIG_IGN)
+    with ignored, tempfile.TemporaryDirectory(prefix="sctag-worker-") as folder:
+        out_dir = Path(folder, "out")
+        pipeline.run(own, fit, out_dir=out_dir, notes=own.to_json(), with_network=True)
+    return "the chief of the workers writes the results"
 
 
 def start() -> int:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import losses
 from arrays import PartedData
+from distributed import SharedSubGraphs
 from epochs import CHECK_EVERY, History, PhaseLog, Watch
 from losses import StepLosses
 from model import SCTAG, assign_all
@@ -56,10 +57,13 @@ def phases(training: Training) -> tuple[Phase, Phase]:
 
 
 def road_of(network: SCTAG, data: Data) -> WholeGraph | SubGraphs:
-    """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs."""
-    if isinstance(data, PartedData):
-        return SubGraphs(network, data)
-    return WholeGraph(network, data)
+    """Return what takes steps on the data and encodes all cells: at once, or by sub-graphs.
+
+    Where the data have a strategy its devices share the steps.
+    """
+    if not isinstance(data, PartedData):
+        return WholeGraph(network, data)
+    return SubGraphs(network, data) if data.strategy is None else SharedSubGraphs(network, data)
 
 
 def adam(network: SCTAG, phase: Phase, share: float = 1.0) -> keras.optimizers.Optimizer:

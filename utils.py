@@ -76,7 +76,9 @@ STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(sig
 
 
 @contextlib.contextmanager
-def handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+def handled(
+    numbers: Sequence[int], handler: Callable[[int, Any], None] | signal.Handlers
+) -> Iterator[None]:
     """Have signals call a handler during a block, in the main thread; in others nothing changes.
 
     A signal that is ignored, or whose handler is not of Python, is left alone.
@@ -265,7 +267,12 @@ def _start_compiler() -> None:
     tf.function(lambda: tf.zeros([]), jit_compile=True)()
 
 
-def start_tensorflow(gpu_option: str | None) -> Device:
+def start_tensorflow(
+    gpu_option: str | None,
+    *,
+    all_gpus: bool = False,
+    connect: Callable[[], Any] = lambda: None,
+) -> Device:
     """Import TensorFlow without its announcements and return the device on which it computes.
 
     Memory growth is on and GPU kernels are deterministic, so that a seed gives one result. Where
@@ -276,10 +283,16 @@ def start_tensorflow(gpu_option: str | None) -> Device:
     gpu_option
         As CUDA_VISIBLE_DEVICES, "-1" for the CPU. None for what that variable says already, as a
         scheduler sets it, or else for the first GPU.
+    all_gpus
+        Whether all GPUs are visible, not the first one, where neither says which.
+    connect
+        Is called before TensorFlow computes anything; it may join other processes.
     """
     if gpu_option is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_option
-    visible = os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    if not all_gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     pin_keras()
     with native_stderr_held():
@@ -291,6 +304,7 @@ def start_tensorflow(gpu_option: str | None) -> Device:
                 tf.config.experimental.set_memory_growth(gpu, True)
         if gpus:
             tf.config.experimental.enable_op_determinism()
+        connect()
         _start_compiler()
     if not gpus:
         return Device("CPU", CACHE_BYTES)

@@ -125,12 +125,12 @@ def cache_networks(
         adata.obsp.pop(views.GRAPH, None)
     import fitting
 
-    network, device = fitting.start_network(settings, adata)
+    network, device, strategy = fitting.start_network(settings, adata)
     import training
     import utils
 
     with utils.tensorflow_session():
-        data = fitting.training_data(adata, network, device, settings)
+        data = fitting.training_data(adata, network, device, strategy, settings)
         phase = training.phases(settings)[0]
         pretraining = training.Pretraining(network, data, settings, phase, quiet=True)
         for seed, file in missing.items():

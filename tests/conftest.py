@@ -46,6 +46,9 @@ TINY = """
     --maxiter 2 --gpu_option -1 --no_report
 """.split()  # noqa: SIM905, as it is typed
 
+# Of steps of sub-graphs that are not compiled.
+EAGER_DATA = "ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"
+
 # The same for a notebook.
 NETWORK_FLAGS = {
     "hidden_dim": 16,
@@ -280,7 +283,7 @@ def refused(run, monkeypatch, tmp_path):
     """Run the command where it must refuse, before TensorFlow starts; returns its one sentence."""
 
     def refused(*flags, out=None):
-        def start_tensorflow(gpu_option):
+        def start_tensorflow(*_, **__):
             pytest.fail("TensorFlow was started before the input was refused")
 
         monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)

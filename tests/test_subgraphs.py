@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, grouped_counts, network, opened
+from conftest import EAGER_DATA, TINY, grouped_counts, network, opened
 from conftest import prepared as prepare
 
 import arrays
@@ -22,7 +22,6 @@ from settings import BATCH_CELLS, WHOLE_CELLS, Objective, Settings, Training
 from subgraphs import SubGraphs
 
 OBJECTIVE = Objective(w_adj=0.3)
-EAGER_DATA = "ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"
 
 
 @pytest.fixture(scope="module")
