@@ -258,18 +258,18 @@ def refusal(adata, settings):
 def test_what_cannot_fit_is_refused_with_what_helps(little):
     adata, flags = counts_of(20_000), {"highly_genes": 2_000, "hops": 3, "gpu_option": "-1"}
     settings = Settings.of(**flags, batch_cells=20_000)
-    little(3 * GIB)
+    little(3.5 * GIB)
     sentence = refusal(adata, settings)
     assert re.match(
         r"clustering 20000 cells and 2000 genes takes about [4-6]\.\d GiB of memory at its peak, "
-        r"and this process can have 3\.0 GiB: pass --",
+        r"and this process can have 3\.5 GiB: pass --",
         sentence,
     )
     helping = {flag: (value, float(gib)) for flag, value, gib in re.findall(FLAG, sentence)}
     assert set(helping) == {"highly_genes", "subsample"}
-    assert all(gib <= 3 for _, gib in helping.values())
+    assert all(gib <= 3.5 for _, gib in helping.values())
     assert helping["highly_genes"][0] == "500"
-    assert helping["subsample"][1] > 2.7  # it is the largest sample that fits
+    assert helping["subsample"][1] > 3.2  # it is the largest sample that fits
     cells = int(helping["subsample"][0])
     memory.check_counts(counts_of(cells), settings)
     refusal(counts_of(cells + 2_000), settings)
