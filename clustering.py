@@ -7,15 +7,20 @@ No function here has a parameter for true labels.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score
+
+if TYPE_CHECKING:
+    import igraph
 
 log = logging.getLogger("sctag")
 
@@ -77,13 +82,11 @@ def undirected(adjacency: sp.csr_matrix) -> sp.csr_matrix:
     return graph
 
 
-def leiden(
-    graph: sp.csr_matrix, *, resolution: float, seed: int, iterations: int = -1
-) -> np.ndarray:
+def leiden(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
     """Return labels (N,) by Leiden's modularity clustering, run until no cell moves.
 
-    A number of iterations stops it earlier. The graph is one of `undirected`. Source: Traag et al.
-    2019, by scanpy's `leiden` with igraph's implementation.
+    The graph is one of `undirected`. Source: Traag et al. 2019, by scanpy's `leiden` with igraph's
+    implementation.
     """
     import anndata
     import scanpy as sc
@@ -98,9 +101,26 @@ def leiden(
         random_state=seed,
         flavor="igraph",
         directed=False,
-        n_iterations=iterations,
+        n_iterations=-1,
     )
     return cells.obs["leiden"].to_numpy().astype(int)
+
+
+def leiden_levels(
+    graph: sp.csr_matrix, resolutions: Iterable[float], *, seed: int, iterations: int
+) -> Iterator[np.ndarray]:
+    """Yield labels (N,) by Leiden at each of some resolutions, after so many iterations.
+
+    The graph is one of `undirected`. Source: as `leiden`; scanpy would make igraph's graph anew for
+    each, of Python's tuples.
+    """
+    network = _network(graph)
+    with _igraph_seed(seed):
+        for resolution in resolutions:
+            communities = network.community_leiden(
+                "modularity", resolution=resolution, n_iterations=iterations
+            )
+            yield np.array(communities.membership)
 
 
 def louvain(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
@@ -110,13 +130,26 @@ def louvain(graph: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray
     `community_multilevel`: it has the same modularity and resolution as its Leiden and is compiled;
     networkx's is Python, and scanpy's needs one more package (louvain).
     """
+    with _igraph_seed(seed):
+        return np.array(_network(graph).community_multilevel(resolution=resolution).membership)
+
+
+def _network(graph: sp.csr_matrix) -> igraph.Graph:
+    """Return igraph's graph of one of `undirected`."""
     import igraph
 
     edges = graph.tocoo()
-    network = igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
+    return igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
+
+
+@contextlib.contextmanager
+def _igraph_seed(seed: int) -> Iterator[None]:
+    """Have igraph take random numbers that a seed decides."""
+    import igraph
+
     igraph.set_random_number_generator(random.Random(seed))
     try:
-        return np.array(network.community_multilevel(resolution=resolution).membership)
+        yield
     finally:
         igraph.set_random_number_generator(random)  # igraph's own default
 

@@ -11,6 +11,7 @@ another place in each pass, are in none. Nothing here knows TensorFlow or a true
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -133,13 +134,13 @@ def community_order(graph: sp.csr_matrix, size: int, *, seed: int) -> np.ndarray
     """
     import clustering
 
-    undirected = clustering.undirected(graph)
-    resolution, levels = clustering.DEFAULT_RESOLUTION, []
-    while True:
-        levels.append(
-            clustering.leiden(undirected, resolution=resolution, seed=seed, iterations=ITERATIONS)
-        )
-        number = int(levels[-1].max()) + 1
-        resolution *= FINER
-        if graph.shape[0] <= size * number or resolution > FINEST:
-            return np.lexsort(levels[::-1])
+    number = int(math.log(FINEST / clustering.DEFAULT_RESOLUTION, FINER)) + 1
+    resolutions = [clustering.DEFAULT_RESOLUTION * FINER**level for level in range(number)]
+    levels: list[np.ndarray] = []
+    for labels in clustering.leiden_levels(
+        clustering.undirected(graph), resolutions, seed=seed, iterations=ITERATIONS
+    ):
+        levels.append(labels)
+        if graph.shape[0] <= size * (int(labels.max()) + 1):
+            break
+    return np.lexsort(levels[::-1])
