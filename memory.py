@@ -39,6 +39,7 @@ FEW_GENES = 500  # to keep, the default of --highly_genes
 EDGES_AT_ONCE, SAMPLE, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
 DENSE_CELLS, COVARIANCE_GENES = 20_000, 5_000
 LABELINGS = 32  # of a consensus
+RANKED_CELLS = 200_000  # `markers.RANKED_CELLS`
 
 
 class Size(NamedTuple):
@@ -136,7 +137,10 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     clustering = trained + metric
     if settings.init == "consensus":
         clustering = trained + max(metric, _consensus(size, settings))
-    return Peaks(preparing, trained, clustering, trained + _writing(size, settings))
+    held = trained
+    if _of_step(size, settings) is not None:  # arrays are given back, tensors may stay
+        held -= _tensors(size, settings)
+    return Peaks(preparing, trained, clustering, held + _writing(size, settings))
 
 
 def estimated_peak(size: Size, settings: Settings, *, on_gpu: bool = False) -> int:
@@ -246,7 +250,8 @@ def _writing(size: Size, settings: Settings) -> float:
         needs.append(82.0 * of_block)
         needs.append(2.0 * min(size.edges, EDGES_AT_ONCE) * features * 8)
     if not settings.no_report:
-        needs.append(REPORTING + 3.0 * counts)
+        ranked = min(1.0, RANKED_CELLS / max(size.cells, 1))
+        needs.append(REPORTING + 3.0 * counts * ranked)
     denoised = 2 * z_scores if settings.denoised else 0.0
     return denoised + max(needs)
 

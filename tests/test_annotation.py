@@ -174,6 +174,17 @@ def test_a_cluster_of_one_cell_has_no_markers_and_is_among_the_others(logs, grou
     )
 
 
+def test_the_markers_of_many_cells_are_those_of_a_sample(logs, groups, monkeypatch):
+    monkeypatch.setattr(markers, "RANKED_CELLS", 60)
+    cells = np.sort(np.random.default_rng(0).permutation(75)[:60])
+    expected = slow_markers(logs[cells].copy(), groups[cells], "1")
+    table = markers.rank(logs, groups).table
+    of_cluster = table[table["cluster"] == "1"].set_index("gene")
+    np.testing.assert_allclose(
+        of_cluster["score"], expected.loc[of_cluster.index, "score"], rtol=1e-4
+    )
+
+
 def test_only_one_cluster_that_can_be_ranked(logs):
     clusters = pd.Categorical(["a"] * 74 + ["b"])
     table = markers.rank(logs, clusters).table

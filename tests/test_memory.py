@@ -20,6 +20,7 @@ import free_memory
 import memory
 import neighbours
 import views
+from annotation import markers
 from new_cells import novelty
 from perf.speed import simulated as simulated_counts
 from settings import Settings
@@ -208,6 +209,7 @@ def test_bounds_are_those_of_their_modules():
     assert memory.EDGES_AT_ONCE == views.EDGES == neighbours.EDGES
     assert memory.SAMPLE == views.SAMPLE
     assert memory.LABELINGS == views.HALVES * 4
+    assert memory.RANKED_CELLS == markers.RANKED_CELLS
     assert memory.DENSE_CELLS == components.DENSE_CELLS
     assert memory.COVARIANCE_GENES == components.COVARIANCE_GENES
     assert memory.LINKED_ROWS == clustering.LINKED_ROWS
