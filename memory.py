@@ -29,8 +29,10 @@ MIB = 2**20
 PACKAGES = 320 * MIB  # scanpy and what it imports
 TENSORFLOW = 510 * MIB  # imported, and its compiler started
 COMPILED = 390 * MIB  # what compiling both phases' steps leaves
+PARTED = 150 * MIB  # what steps of sub-graphs leave beside: igraph, and the threads that gather
 REPORTING = 110 * MIB  # what UMAP, the report and their compiled parts leave
 COUNT = 8  # a stored count: its value and its column
+CELL = 2_000  # of a cell: its name and its columns, in all the copies there are
 # Edges of a cell for each neighbour asked for: either lists the other in a symmetric graph.
 SYMMETRIC = 1.8
 FEW_GENES = 500  # to keep, the default of --highly_genes
@@ -139,7 +141,7 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
         clustering = trained + max(metric, _consensus(size, settings))
     held = trained
     if _of_step(size, settings) is not None:  # arrays are given back, tensors may stay
-        held -= _tensors(size, settings)
+        held -= _tensors(size, settings) - PARTED
     return Peaks(preparing, trained, clustering, held + _writing(size, settings))
 
 
@@ -173,14 +175,15 @@ def _data(size: Size, settings: Settings) -> float:
     counts, z_scores, _ = _matrices(size)
     copies = 1.2 if settings.no_h5ad else 2.2
     graphs = 2 * COUNT * size.edges + 4 * size.cells * _components(settings)
-    return PACKAGES + copies * counts + z_scores + COUNT * size.kept_stored + graphs
+    counted = copies * counts + z_scores + COUNT * size.kept_stored
+    return PACKAGES + counted + graphs + CELL * size.cells
 
 
 def _tensors(size: Size, settings: Settings) -> float:
     """Return the bytes of what does not change in training: propagations, targets, graph."""
     _, z_scores, _ = _matrices(size)
     if _of_step(size, settings) is not None:  # arrays: the targets and the z-scores are there
-        return (_blocks(settings) - 1) * z_scores + 28.0 * size.edges
+        return PARTED + (_blocks(settings) - 1) * z_scores + 28.0 * size.edges
     return (_blocks(settings) + 2) * z_scores + 28.0 * size.edges
 
 
@@ -233,8 +236,8 @@ def _consensus(size: Size, settings: Settings) -> float:
     points = 0.0
     if size.cells > SAMPLE:
         points = 3 * 4.0 * size.cells * (_components(settings) + settings.latent_dim)
-    # Distances between rows of labels, and a copy, if there are as many as 70 % of the most.
-    rows = 0.7 * min(size.cells, LINKED_ROWS)
+    # Distances between rows of labels, and a copy, if 70 % of the cells have a row of their own.
+    rows = min(0.7 * size.cells, LINKED_ROWS)
     labels = 3 * 8.0 * LABELINGS * size.cells  # and two copies of them, sorted
     return max(halves + ward + points, 8.0 * rows**2 + labels)
 
