@@ -238,7 +238,7 @@ def _consensus(size: Size, settings: Settings) -> float:
         points = 3 * 4.0 * size.cells * (_components(settings) + settings.latent_dim)
     # Distances between rows of labels, and a copy, if 70 % of the cells have a row of their own.
     rows = min(0.7 * size.cells, LINKED_ROWS)
-    labels = 3 * 8.0 * LABELINGS * size.cells  # and two copies of them, sorted
+    labels = 20.0 * LABELINGS * size.cells  # of 64 bits, of 32, and these sorted
     return max(halves + ward + points, 8.0 * rows**2 + labels)
 
 

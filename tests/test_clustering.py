@@ -90,6 +90,20 @@ def test_rows_that_are_not_linked_go_to_the_nearest_cluster(monkeypatch):
     assert adjusted_rand_score(truth, partly) > 0.95
 
 
+def test_a_rare_kind_is_among_the_rows_that_are_linked(monkeypatch):
+    """The 60 rows of the most cells are all of the two large groups."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), [2_000, 2_000, 60])
+    labelings = []
+    for _ in range(8):
+        moved = rng.random(len(truth)) < 0.1
+        labelings.append(np.where(moved, rng.integers(0, 3, len(truth)), truth))
+    monkeypatch.setattr(clustering, "LINKED_ROWS", 60)
+    labels = clustering.consensus(labelings, 3)
+    assert np.bincount(labels[truth == 2], minlength=3)[2] > 50
+    assert adjusted_rand_score(truth, labels) > 0.95
+
+
 def test_rows_of_all_clusters_are_linked_where_hardly_two_cells_have_the_same(monkeypatch):
     """In the order of the rows the first 60 would all be of the first group of one partition."""
     rng = np.random.default_rng(0)
