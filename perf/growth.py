@@ -173,7 +173,8 @@ def to_markdown(records: Sequence[Record], figure: str) -> str:
             "of the next. Every run is a process of its own, one at a time. Its minutes are from "
             "the start of the program to its end, those of its phases are by its own clock. The "
             "rivals read and prepare the data by the same steps as train.py: of what they take "
-            "under prepare, the graph of neighbours is of no use to them."
+            "under prepare, the graph of neighbours is of no use to them. What train.py writes is "
+            "everything, its report and AnnData among them; the rivals write labels alone."
         ),
         document.Paragraph(f"Machine: {'; '.join(machines)}. Suite: {', '.join(commits)}."),
         document.Heading(2, "Runs"),

@@ -40,7 +40,6 @@ METHODS = {
     "scanpy_k": "the same at the resolution that gives the number of cell types",
     "scvi": "K-means of scVI's embedding, trained as long as its default has it",
 }
-TRAIN = ["--no_report", "--no_h5ad"]  # the rivals write neither
 POLL = 0.2  # seconds between two looks at a run
 NO_SCVI = "not installed"  # status of scVI without scvi-tools
 # What makes a run another one than a record's.
@@ -111,7 +110,7 @@ def command_of(method: str, cells: int, plan: Plan) -> list[str]:
     if plan.batch_key:
         common += ["--batch_key", plan.batch_key]
     if method == "sctag":
-        return [sys.executable, str(SUITE / "train.py"), *common, *TRAIN, *plan.flags]
+        return [sys.executable, str(SUITE / "train.py"), *common, *plan.flags]
     if method == "scvi":
         epochs = ["--epochs", str(plan.scvi_epochs)] if plan.scvi_epochs else []
         return [plan.scvi_python, "-m", "perf.scvi_part", *epochs, "--", *common]

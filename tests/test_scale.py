@@ -300,7 +300,7 @@ def test_the_commands_of_the_methods(plan):
         rest = [*common, *out, *(["--n_clusters", "labels"] * (name != "scanpy"))]
         rest += ["--batch_key", "batch"]
         assert " ".join(rest) in " ".join(words)
-    assert commands["sctag"][-4:] == ["--no_report", "--no_h5ad", "--hops", "2"]
+    assert commands["sctag"][-2:] == ["--hops", "2"]
     assert commands["scanpy"][2:4] == ["--method", "scanpy"]
     assert commands["scvi"][:6] == [
         *("/env/bin/python", "-m", "perf.scvi_part", "--epochs", "3", "--"),
