@@ -183,6 +183,7 @@ def estimate_n_clusters(points: np.ndarray, adjacency: sp.csr_matrix, *, seed: i
     cells = np.arange(len(points))
     if len(cells) > SAMPLE:
         cells = rng.choice(len(cells), SAMPLE, replace=False)
+        log.info("estimate  numbers are tried on %d of the %d cells", SAMPLE, len(points))
     largest = max(2, min(LARGEST, len(cells) // CELLS_EACH))
     halves = [np.array_split(rng.permutation(len(cells)), 2) for _ in range(SPLITS)]
     eigenvalues = spectrum(adjacency)
@@ -274,9 +275,10 @@ def spectrum(adjacency: sp.csr_matrix) -> np.ndarray:
     Cells of a directed graph (N, N) are joined if either lists the other, and a cell's edge to
     itself is left out. The eigenvalue 1 occurs once for each connected component.
     """
-    graph = adjacency.maximum(adjacency.T).tolil()
-    graph.setdiag(0)
-    graph = graph.tocsr().astype(np.float64)
+    edges = adjacency.maximum(adjacency.T).tocoo()
+    others = edges.row != edges.col
+    ends = (edges.row[others], edges.col[others])
+    graph = sp.csr_matrix((edges.data[others].astype(np.float64), ends), shape=adjacency.shape)
     degree = np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1.0)
     scale = sp.diags(degree**-0.5)
     walk = (scale @ graph @ scale).tocsr()

@@ -128,7 +128,7 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     """
     counts, z_scores, _ = _matrices(size)
     features = _components(settings)
-    preparing = PACKAGES + 4.0 * counts + z_scores + _making_components(size)
+    preparing = PACKAGES + 5.5 * counts + z_scores + _making_components(size)
     started = _data(size, settings) + TENSORFLOW
     trained = started + COMPILED
     if not on_gpu or _of_step(size, settings) is not None:  # its rows wait in the machine's memory
