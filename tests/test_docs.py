@@ -23,7 +23,7 @@ from bench.methods import ABLATIONS, flag_names
 from bench.wording import signed, three_decimals
 from command import as_text
 from lab import judge, prepare
-from perf import run_step, speed
+from perf import run_step, scale, speed
 
 ROOT = Path(__file__).parents[1]
 MARKER = "<!-- benchmark.py report -->\n"
@@ -249,7 +249,7 @@ def known_flags():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_is_named_exists(page, known_flags, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--help"])
-    timing = (lambda _: speed.main(), lambda _: run_step.main())
+    timing = (lambda _: speed.main(), lambda _: run_step.main(), scale.main)
     for parse in (baselines.parse, train.main, judge.parse, prepare.parse, *timing):
         with pytest.raises(SystemExit):
             parse(["--help"])
