@@ -227,8 +227,9 @@ def cluster(
     """Sharpen the clusters, from centres that are already placed.
 
     The phase ends early when the labels have settled: at `STEADY_UPDATES` refreshes of p in a row
-    less than the share `cluster_tol` of the cells has changed its label (the stopping rule of DEC
-    and scDeepCluster, made patient). Without epochs (`maxiter` 0) nothing changes.
+    less than the share `cluster_tol` of the cells, times the root of the steps of a pass, has
+    changed its label (the stopping rule of DEC and scDeepCluster, made patient). Without epochs
+    (`maxiter` 0) nothing changes.
 
     Parameters
     ----------
@@ -252,6 +253,8 @@ def cluster(
     phase, road = phases(training)[1], road_of(network, data)
     assignment = _Assignment(road)
     interval = max(training.update_interval, road.steps_of_pass)
+    # The gradient of a part of the cells is noisier by this root, and so are the labels.
+    tolerance = phase.tolerance * float(np.sqrt(road.steps_of_pass))
 
     def stepper_at(rate: float) -> Stepper:
         optimizer = adam(network, phase, rate)
@@ -265,7 +268,7 @@ def cluster(
         return Stepper(optimizer, one_epoch, road.remembered)
 
     def reason_to_stop(_: History) -> str | None:
-        return assignment.reason_to_stop(phase.tolerance)
+        return assignment.reason_to_stop(tolerance)
 
     phase_log = PhaseLog("cluster", phase.epochs, quiet=quiet, watch=watch)
     run = PhaseRun(phase_log, network, stepper_at, targets=assignment, keep=keep)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,6 +22,7 @@ from formats.bounds import Bounded
 from formats.parts import DAMAGE
 from utils import InputError
 
+LONGEST_NAME = 255  # bytes of the name of a file, as Linux and macOS have it
 DATA_DIR = "data"  # the data folder that a packed record names
 
 
@@ -72,6 +74,12 @@ def unpack(file: Path, out: Path) -> str:
     new = []
     for record in _read(file):
         path = out / _job(record).record
+        for part in path.relative_to(out).parts:
+            if len(os.fsencode(part)) > LONGEST_NAME:
+                raise InputError(
+                    f"{file}: a record needs a file of a name too long for one, {part[:60]}...: "
+                    "the file may be damaged, fetch it again"
+                )
         if not path.exists():
             new.append((path, record))
         elif _portable(records.read(path)) != _portable(record):

@@ -57,8 +57,11 @@ def _layers(file: h5py.File, counts_key: str, counts: csc_matrix) -> dict[str, A
     A layer that holds the counts stays a layer, and the matrix is kept as `X_BEFORE` then.
     """
     layers: dict[str, csc_matrix] = {}
-    left_out = {}
-    keys = {f"layers/{name}": name for name in file.get("layers", ())} | {"matrix": X_BEFORE}
+    names = [*file.get("layers", ())]
+    keys = {f"layers/{name}": name for name in names if isinstance(name, str)}
+    unnamed = [name for name in names if not isinstance(name, str)]  # HDF5 cannot decode them
+    left_out = {f"layers/{name!r}": "its name is no text" for name in unnamed}
+    keys["matrix"] = X_BEFORE
     for key, name in keys.items():
         if key == counts_key:
             layers |= {} if key == "matrix" else {name: counts}

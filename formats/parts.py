@@ -80,11 +80,15 @@ class Parts(NamedTuple):
     left_out: dict[str, str] = {}  # noqa: RUF012
 
 
-def listed(names: Iterable[str]) -> str:
-    """Join names for a message, in order, on one line, and only the first of very many."""
-    names = sorted(name if name.isprintable() else ascii(name)[1:-1] for name in names)
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return (", ".join(names[:NAMES_SHOWN]) or "none is there") + more
+def listed(names: Iterable[str | bytes]) -> str:
+    """Join names for a message, in order, on one line, and only the first of very many.
+
+    A name that is no text is one of HDF5 that cannot be decoded.
+    """
+    words = (name if isinstance(name, str) else name.decode(errors="replace") for name in names)
+    shown = sorted(word if word.isprintable() else ascii(word)[1:-1] for word in words)
+    more = f" and {len(shown) - NAMES_SHOWN} more" if len(shown) > NAMES_SHOWN else ""
+    return (", ".join(shown[:NAMES_SHOWN]) or "none is there") + more
 
 
 def numbered(item: str, length: int) -> np.ndarray:

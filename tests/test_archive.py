@@ -123,6 +123,10 @@ def with_name(line, **changed):
         (lambda lines: [with_name(lines[0], status="fine")], "line 1 of .*its status is 'fine'"),
         (lambda lines: [with_name(lines[0], dataset="../x")], "cannot be part of a file name"),
         (lambda lines: [with_name(lines[0], method="a/../b")], "cannot be part of a file name"),
+        (
+            lambda lines: [with_name(lines[0], method="m" * 300)],
+            r"a name too long for one, m{60}\.\.\.",
+        ),
     ],
 )
 def test_a_line_that_is_no_record_is_refused_before_anything_is_written(

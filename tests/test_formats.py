@@ -291,6 +291,17 @@ def test_loom(tmp_path):
     refused(path, "no layer 'counts', choose --layer from: spliced", layer="counts")
 
 
+def test_names_of_hdf5_that_are_no_text(tmp_path):
+    path = write_loom(tmp_path / "a.loom", **{"layers/spliced": None})
+    with h5py.File(path, "r+") as file:
+        file[b"layers/spli\xe3ed"] = 2 * COUNTS.T
+    assert not readers.read(path, whole=True).layers
+    refused(path, r"choose --layer from: spli.ed|none is there", layer="counts")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file[b"spli\xe3ed"] = COUNTS
+    refused(tmp_path / "b.h5", r"the file holds: spli.*ed")
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, ">f4", ">i8"])
 def test_loom_in_blocks_and_of_any_type(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(readers.loom, "BLOCK", 1)
