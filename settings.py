@@ -276,8 +276,8 @@ class Training:
     cluster_lr: float = _training(5e-4, "learning rate of the clustering phase (Adam)", above=0)
     cluster_tol: float = _training(
         0.005,
-        "stop clustering when 3 updates of p in a row change less than this share of the labels; "
-        "0: never",
+        "stop clustering when 3 updates of p in a row change less than this share of the labels, "
+        "times the root of the steps of a pass; 0: never",
         official=0.0,
         low=0,
         below=1,
