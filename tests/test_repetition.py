@@ -66,7 +66,7 @@ def other_than_usual():
         elif spec.choices:
             value = next(word for word in spec.choices if word != usual[0])
         elif spec.number:
-            value = 0.125 if spec.number is float else 7
+            value = 0.125 if spec.number is float else max(7, spec.low or 0)
         else:
             value = "words"
         yield name, [value] if spec.is_list else value
