@@ -136,6 +136,7 @@ def fit(
         import arrays
         import clustering
         import epochs
+        import tensors
         import training
         import views
     keeper.open(adata, number, settings, device.name)
@@ -164,7 +165,7 @@ def fit(
             strategies.check_same(strategy, "the initial clusters", start.initial.tolist())
         data = _with_features(data, features, start.z)
         network.place_centers(
-            clustering.centers_of(_points(start.z, data), start.initial),
+            clustering.centers_of(tensors.points_of(start.z, data), start.initial),
             trainable=settings.train_centers,
         )
         with stopwatch("cluster"):
@@ -198,7 +199,7 @@ def fit(
             network=network,
             initial=start.initial,
             z=z,
-            points=_points(z, data),
+            points=tensors.points_of(z, data),
             q=clustered.q,
             history=history,
             expected=expected,
@@ -219,6 +220,7 @@ def _beginning(
     watch: Any,
 ) -> Beginning:
     """Pretrain the network, and return what the clustering phase begins from."""
+    import tensors
     import training
     import views
 
@@ -231,7 +233,7 @@ def _beginning(
         )
         z = training.embed(network, data)
     with stopwatch("initial_clusters"):
-        points = _points(z, _with_features(data, features, z))
+        points = tensors.points_of(z, _with_features(data, features, z))
         with console.status("finding the number of clusters", quiet=quiet):
             number = number.estimated_on(points, views.graph(adata), seed=settings.seed)
         with console.status("placing the initial clusters", quiet=quiet):
@@ -246,11 +248,6 @@ def _with_features(data: Any, features: np.ndarray | None, z: np.ndarray) -> Any
     if features is None:
         return data
     return data.with_components(tensors.scaled_components(features, z))
-
-
-def _points(z: np.ndarray, data: Any) -> np.ndarray:
-    """Return what is clustered (N, F): z (N, D) and the data's components beside it."""
-    return np.concatenate([z, np.asarray(data.components)], axis=1)
 
 
 def initial_clusters(

@@ -27,6 +27,7 @@ from layers import FactoredLogits
 from losses import Edges, StepLosses
 from model import BLOCK_CELLS, SCTAG
 from settings import Objective
+from tensors import points_of
 from whole_graph import Step, losses_of, take_step
 
 PREFETCHED = 2  # steps whose rows are gathered while another one computes
@@ -343,7 +344,7 @@ class SubGraphs:
 
     def assign(self) -> tf.Tensor:
         """Return the assignment q (N, C) of every cell to the centres, dropout off."""
-        points = np.concatenate([self.encode(), self.data.components], axis=1)
+        points = points_of(self.encode(), self.data)
         starts = range(0, len(points), BLOCK_CELLS)
         chunks = [points[start : start + BLOCK_CELLS] for start in starts]
         return tf.concat([self.network.assign(tf.constant(chunk)) for chunk in chunks], axis=0)

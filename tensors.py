@@ -240,6 +240,11 @@ def join(z: tf.Tensor, data: Any) -> tf.Tensor:
     return tf.concat([z, data.components], axis=1)
 
 
+def points_of(z: np.ndarray, data: Any) -> np.ndarray:
+    """Return what is clustered (N, F) as an array; see `join`."""
+    return np.concatenate([z, np.asarray(data.components)], axis=1)
+
+
 # --- What the count decoder must fit --------------------------------------------------------------
 
 
