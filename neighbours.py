@@ -20,7 +20,9 @@ log = logging.getLogger("sctag")
 
 SHRINKAGE = 0.1
 EDGES = 2**18  # whose differences are held at a time
-PROBES = 16  # lists in which a cell's neighbours are sought, where the search is not exact
+# Lists in which a cell's neighbours are sought, where the search is not exact. Of 50,000 cells,
+# made of two real data sets, 12 have 98.5 and 99.5 % of the neighbours, 16 have 99.4 and 99.8 %.
+PROBES = 16
 RECALL_CELLS = 200  # of which the neighbours are sought exactly too, where the search is not exact
 ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 
