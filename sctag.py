@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import console
+import devices
 import fitting
 import keeper
 import pipeline
@@ -243,7 +244,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
         prepared = preparing.prepare_like(
             counts, reference, settings, seed=settings.seed, where=where
         )
-    with utils.tensorflow_session():
+    with devices.tensorflow_session():
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
     return annotated.spread(z, prepared.obs_names.astype(int), adata.n_obs)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-import utils
+import devices
 
 FEWEST = 5  # cells: UMAP starts from eigenvectors of the graph, which smaller ones do not have
 # Up to so many cells the neighbours are sought exactly. That takes time N^2: 3 s for 10,000 cells.
@@ -64,9 +64,9 @@ def _layout(points: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
     n_cells = len(points)
     if n_cells < FEWEST or not np.ptp(points, axis=0).any():
         return _components(points)
-    utils.pin_keras()
+    devices.pin_keras()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with utils.native_stderr_held():  # umap-learn imports TensorFlow where it is installed, aloud
+    with devices.native_stderr_held():  # umap-learn imports TensorFlow where it is installed, aloud
         importlib.import_module("umap")
     import anndata as ad
     import scanpy as sc

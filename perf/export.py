@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import devices
 import utils
 from perf import run_step, steps
 
@@ -55,7 +56,7 @@ def write(folder: Path, source: str, gpu_gb: float) -> list[str]:
         raise utils.InputError(f"--export {folder}: {error.strerror}: name a folder") from None
     names = []
     for method in METHODS:
-        block_bytes = utils.block_bytes(int(gpu_gb * 2**30))
+        block_bytes = devices.block_bytes(int(gpu_gb * 2**30))
         for phase in steps.own_phases(method, adata, block_bytes=block_bytes):
             names.append(f"{method}_{phase.name}")
             write_step(folder, names[-1], phase)
