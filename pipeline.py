@@ -7,6 +7,7 @@ imports stand where they are first needed, so that a mistake is reported in the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ import memory
 import repetition
 import results
 import room
+import threads
 import utils
 from results import Fitted
 from settings import Settings
@@ -178,7 +180,8 @@ def run(
         The run that is repeated, if any: the log says what differs from it.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
-    with folders.staged(out_dir, overwrite=settings.overwrite) as staging:
+    limits = contextlib.ExitStack()
+    with folders.staged(out_dir, overwrite=settings.overwrite) as staging, limits:
         with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
         if with_network:
@@ -189,6 +192,7 @@ def run(
             import preprocess
             from inputs import selection
 
+            limits.enter_context(threads.suited_to(raw.n_obs))
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
             selection.warn_of_poor_cells(raw)
             if settings.markers is not None:

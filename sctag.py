@@ -27,6 +27,7 @@ import fitting
 import keeper
 import pipeline
 import results
+import threads
 import utils
 from new_cells import prediction
 from outcome import annotated, overview, workspace
@@ -131,7 +132,8 @@ def cluster(
     """
     given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
     settings = _settings_of(variant, given)
-    with _in_words_of_python(), console.in_notebook(quiet=quiet):
+    limits = contextlib.ExitStack()
+    with _in_words_of_python(), console.in_notebook(quiet=quiet), limits:
         import preprocess
         from inputs import selection
 
@@ -144,6 +146,7 @@ def cluster(
         named = _named(counts, adata, where)
         cells = selection.kept(named, settings, selection.request(settings), seed=seed)
         chosen = counts if cells.all() else counts[cells].copy()
+        limits.enter_context(threads.suited_to(chosen.n_obs))
         with console.status("preparing the data", quiet=quiet):
             prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
