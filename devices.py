@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import utils
 from utils import InputError
 
 
@@ -164,7 +165,8 @@ def start_tensorflow(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     pin_keras()
     with native_stderr_held():
-        import tensorflow as tf
+        with utils.importing():
+            import tensorflow as tf
 
         gpus = tf.config.get_visible_devices("GPU")
         for gpu in gpus:

@@ -40,7 +40,8 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, devices.D
     device, strategy = strategies.start(settings, adata.n_obs)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
-    from model import SCTAG
+    with utils.importing():
+        from model import SCTAG
 
     with devices.tensorflow_session():
         network = SCTAG(
@@ -134,12 +135,13 @@ def fit(
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device, strategy = start_network(settings, adata)
         memory.check_device(adata, settings, device)
-        import arrays
-        import clustering
-        import epochs
-        import tensors
-        import training
-        import views
+        with utils.importing():
+            import arrays
+            import clustering
+            import epochs
+            import tensors
+            import training
+            import views
     keeper.open(adata, number, settings, device.name)
     resumed = keeper.shown() if keeper.snapshot else None
     if settings.strategy == "multiworker":

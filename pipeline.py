@@ -80,8 +80,9 @@ def read(settings: Settings, *, raw: bool = False) -> Data:
         If a file cannot be read or lacks a column of labels that was asked for, or if no cell is
         left.
     """
-    import readers
-    from inputs import samples, selection, true_labels
+    with utils.importing():
+        import readers
+        from inputs import samples, selection, true_labels
 
     table, request = true_labels.table(settings), selection.request(settings)
     given = settings.data or [readers.locate(settings.dataname, settings.data_dir)]
@@ -189,8 +190,9 @@ def run(
         if earlier is not None:
             repetition.log_differences(earlier, settings, source)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
-            import preprocess
-            from inputs import selection
+            with utils.importing():
+                import preprocess
+                from inputs import selection
 
             limits.enter_context(threads.suited_to(raw.n_obs))
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import devices
+import utils
 
 FEWEST = 5  # cells: UMAP starts from eigenvectors of the graph, which smaller ones do not have
 # Up to so many cells the neighbours are sought exactly. That takes time N^2: 3 s for 10,000 cells.
@@ -101,7 +102,8 @@ def _import_umap() -> None:
     """
     devices.pin_keras()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with devices.native_stderr_held():  # umap-learn imports TensorFlow where it is installed, aloud
+    # umap-learn imports TensorFlow where it is installed, aloud
+    with devices.native_stderr_held(), utils.importing():
         importlib.import_module("umap")
     for module, names in COMPILED.items():
         for name in names:

@@ -1,5 +1,6 @@
-"""How a command ends, and what a device is asked for, without one."""
+"""How a command ends, and the small tools of every module."""
 
+import gc
 import io
 import signal
 import threading
@@ -78,3 +79,23 @@ def test_a_signal_in_a_callback_of_python_itself_still_ends_the_job(number):
 
     with pytest.raises(KeyboardInterrupt):
         job()
+
+
+def test_nothing_is_collected_while_packages_are_imported():
+    assert gc.isenabled()
+    with utils.importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), utils.importing():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_imports_leave_collecting_off_where_it_was_off():
+    gc.disable()
+    try:
+        with utils.importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
