@@ -13,6 +13,7 @@ import numpy as np
 
 import batches
 import console
+import devices
 import memory
 import strategies
 import utils
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sctag")
 
 
-def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Device, Any]:
+def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, devices.Device, Any]:
     """Start TensorFlow on the device, or the devices, that were asked for.
 
     Returns a new network that suits the genes and the batches of the prepared data, the device, and
@@ -39,9 +40,10 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
     device, strategy = strategies.start(settings, adata.n_obs)
     missing = settings.gpu_option != "-1" and device.name == "CPU"
     log.info("device    %s%s", device.name, " (no GPU found)" if missing else "")
-    from model import SCTAG
+    with utils.importing():
+        from model import SCTAG
 
-    with utils.tensorflow_session():
+    with devices.tensorflow_session():
         network = SCTAG(
             settings,
             n_genes=adata.n_vars,
@@ -52,7 +54,7 @@ def start_network(settings: Settings, adata: ad.AnnData) -> tuple[Any, utils.Dev
 
 
 def training_data(
-    adata: ad.AnnData, network: Any, device: utils.Device, strategy: Any, settings: Settings
+    adata: ad.AnnData, network: Any, device: devices.Device, strategy: Any, settings: Settings
 ) -> Any:
     """Return what `start_network` has returned is trained on, made of prepared data.
 
@@ -133,19 +135,20 @@ def fit(
     with stopwatch("start_tensorflow"), console.status("starting TensorFlow", quiet=quiet):
         network, device, strategy = start_network(settings, adata)
         memory.check_device(adata, settings, device)
-        import arrays
-        import clustering
-        import epochs
-        import tensors
-        import training
-        import views
+        with utils.importing():
+            import arrays
+            import clustering
+            import epochs
+            import tensors
+            import training
+            import views
     keeper.open(adata, number, settings, device.name)
     resumed = keeper.shown() if keeper.snapshot else None
     if settings.strategy == "multiworker":
         identity = identity_of(adata, number, settings, device.name)
         strategies.check_same(strategy, "what they train", [identity, resumed])
     record = strategies.record(settings, strategy) | ({"resumed": resumed} if resumed else {})
-    with utils.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
+    with devices.tensorflow_session(), epochs.tensorboard(settings.tensorboard) as watch:
         with stopwatch("pretrain"):
             data = training_data(adata, network, device, strategy, settings)
         if isinstance(data, arrays.PartedData):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from scipy.special import gammaln
 
 from blocks import Blocks, sum_rows
-from utils import CACHE_BYTES
+from devices import CACHE_BYTES
 
 # The published suite's bounds (official code, `MeanAct` and `DispAct`): they keep a head that runs
 # away finite. The clip acts before exp, so that no gradient there is NaN.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from blocks import Blocks
-from utils import CACHE_BYTES
+from devices import CACHE_BYTES
 
 # Keras' KL divergence, which the official code calls, clips both arguments to this.
 KL_FLOOR = 1e-7

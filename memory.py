@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import devices
 import free_memory
-import utils
 from settings import Settings
 from utils import InputError
 
@@ -296,7 +296,7 @@ def check_prepared(adata: ad.AnnData, settings: Settings) -> None:
         _refuse(size, settings, estimate, free + held)
 
 
-def check_device(adata: ad.AnnData, settings: Settings, device: utils.Device) -> None:
+def check_device(adata: ad.AnnData, settings: Settings, device: devices.Device) -> None:
     """Refuse prepared data whose tensors alone are more than the memory of a GPU.
 
     Raises

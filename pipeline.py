@@ -7,6 +7,7 @@ imports stand where they are first needed, so that a mistake is reported in the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ import memory
 import repetition
 import results
 import room
+import threads
 import utils
 from results import Fitted
 from settings import Settings
@@ -78,8 +80,9 @@ def read(settings: Settings, *, raw: bool = False) -> Data:
         If a file cannot be read or lacks a column of labels that was asked for, or if no cell is
         left.
     """
-    import readers
-    from inputs import samples, selection, true_labels
+    with utils.importing():
+        import readers
+        from inputs import samples, selection, true_labels
 
     table, request = true_labels.table(settings), selection.request(settings)
     given = settings.data or [readers.locate(settings.dataname, settings.data_dir)]
@@ -178,7 +181,8 @@ def run(
         The run that is repeated, if any: the log says what differs from it.
     """
     stopwatch, quiet = Stopwatch(), settings.quiet
-    with folders.staged(out_dir, overwrite=settings.overwrite) as staging:
+    limits = contextlib.ExitStack()
+    with folders.staged(out_dir, overwrite=settings.overwrite) as staging, limits:
         with stopwatch("read"), console.status("reading the data", quiet=quiet):
             raw, cell_types, where, source = read(settings)
         if with_network:
@@ -186,9 +190,11 @@ def run(
         if earlier is not None:
             repetition.log_differences(earlier, settings, source)
         with stopwatch("prepare"), console.status("preparing the data", quiet=quiet):
-            import preprocess
-            from inputs import selection
+            with utils.importing():
+                import preprocess
+                from inputs import selection
 
+            limits.enter_context(threads.suited_to(raw.n_obs))
             adata = preprocess.prepare(raw, settings, seed=settings.seed, where=where)
             selection.warn_of_poor_cells(raw)
             if settings.markers is not None:

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import console
+import devices
 import fitting
 import keeper
 import pipeline
 import results
+import threads
 import utils
 from new_cells import prediction
 from outcome import annotated, overview, workspace
@@ -130,7 +132,8 @@ def cluster(
     """
     given = flags | {"n_clusters": n_clusters, "seed": seed, "quiet": quiet}
     settings = _settings_of(variant, given)
-    with _in_words_of_python(), console.in_notebook(quiet=quiet):
+    limits = contextlib.ExitStack()
+    with _in_words_of_python(), console.in_notebook(quiet=quiet), limits:
         import preprocess
         from inputs import selection
 
@@ -143,6 +146,7 @@ def cluster(
         named = _named(counts, adata, where)
         cells = selection.kept(named, settings, selection.request(settings), seed=seed)
         chosen = counts if cells.all() else counts[cells].copy()
+        limits.enter_context(threads.suited_to(chosen.n_obs))
         with console.status("preparing the data", quiet=quiet):
             prepared = preprocess.prepare(chosen, settings, seed=seed, where=where)
         selection.warn_of_poor_cells(named[cells])
@@ -243,7 +247,7 @@ def embed(run_dir: str | Path, adata: ad.AnnData, *, layer: str | None = None) -
         prepared = preparing.prepare_like(
             counts, reference, settings, seed=settings.seed, where=where
         )
-    with utils.tensorflow_session():
+    with devices.tensorflow_session():
         graph = tensors.graph_tensors(prepared, settings, dtype=network.product_dtype)
         z = network.encode(graph, training=False).numpy()
     return annotated.spread(z, prepared.obs_names.astype(int), adata.n_obs)

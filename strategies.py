@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import devices
 import parts
 import utils
 from settings import Settings
@@ -110,7 +111,7 @@ def check(settings: Settings, n_cells: int | None = None) -> None:
         )
 
 
-def start(settings: Settings, n_cells: int) -> tuple[utils.Device, Any]:
+def start(settings: Settings, n_cells: int) -> tuple[devices.Device, Any]:
     """Start TensorFlow; return the first device, and the strategy that shares the steps, or None.
 
     Under "auto" two or more GPUs share them, if TensorFlow is shown so many and the steps are of
@@ -125,20 +126,20 @@ def start(settings: Settings, n_cells: int) -> tuple[utils.Device, Any]:
     if name == "multiworker":
         made, worker = [], worker_of(settings)
         log.info("workers   %s waits for the others", worker and worker.name)
-        device = utils.start_tensorflow(
+        device = devices.start_tensorflow(
             settings.gpu_option, all_gpus=True, connect=lambda: made.append(_multiworker())
         )
         strategy = made[0]
         _check_replicas(name, strategy.num_replicas_in_sync)
     else:
-        device = utils.start_tensorflow(settings.gpu_option, all_gpus=name == "mirrored")
+        device = devices.start_tensorflow(settings.gpu_option, all_gpus=name == "mirrored")
         in_parts = parts.cells_of_step(settings, n_cells) is not None
-        devices = _devices(name) if in_parts and name != "one" else []
-        if devices:
+        shared = _devices(name) if in_parts and name != "one" else []
+        if shared:
             import tensorflow as tf
 
-            with utils.tensorflow_session():
-                strategy = tf.distribute.MirroredStrategy(devices)
+            with devices.tensorflow_session():
+                strategy = tf.distribute.MirroredStrategy(shared)
     if strategy is not None:
         number = strategy.num_replicas_in_sync
         log.info("strategy  %s: %d devices share the cells of each step", name, number)
@@ -153,9 +154,9 @@ def _devices(name: str) -> list[str]:
     if name == "auto":
         number = max((n for n in REPLICAS if n <= len(gpus)), default=0)
         return gpus[:number]
-    devices = gpus or [cpu.name for cpu in tf.config.list_logical_devices("CPU")]
-    _check_replicas(name, len(devices))
-    return devices
+    names = gpus or [cpu.name for cpu in tf.config.list_logical_devices("CPU")]
+    _check_replicas(name, len(names))
+    return names
 
 
 def _check_replicas(name: str, number: int) -> None:
@@ -187,7 +188,7 @@ def _multiworker() -> Any:
         )
     # Python's own handlers of signals would wait until the others are there.
     ends = utils.handled([signal.SIGINT, *utils.STOPS], signal.SIG_DFL)
-    with ends, utils.tensorflow_session():
+    with ends, devices.tensorflow_session():
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import mmap
 import os
@@ -199,7 +200,9 @@ def run(main: Callable[[], int], program: str, tidy: Callable[[Path, list[Path]]
         signal.set_wakeup_fd(reported, warn_on_full_buffer=False)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            return main()
+            status = main()
+            gc.freeze()  # a process that ends need not look for garbage in all that it has imported
+            return status
         except KeyboardInterrupt:  # before the command was ready for it
             console.write_line(f"{program}: interrupted; nothing was written", sys.stderr)
             return 128 + signal.SIGINT

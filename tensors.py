@@ -21,9 +21,9 @@ import batches
 import likelihoods
 import losses
 import views
+from devices import CACHE_BYTES
 from layers import CountHeads, exponents_of
 from settings import Architecture, Objective
-from utils import CACHE_BYTES
 
 
 class Reconstruction(Protocol):

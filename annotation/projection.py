@@ -5,6 +5,7 @@ Letters: N cells, F features.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import devices
 import utils
 
 FEWEST = 5  # cells: UMAP starts from eigenvectors of the graph, which smaller ones do not have
@@ -21,6 +23,11 @@ EXACT_CELLS = 20_000
 # layout that a seed decides, which is on one core, is some two minutes for so many.
 LAID_OUT = 100_000
 NEAREST = 3  # cells laid out amid which another one stands
+# What umap-learn has numba compile anew in every process, which takes 4 s; all else of it is kept.
+COMPILED = {
+    "umap.umap_": ("smooth_knn_dist", "compute_membership_strengths"),
+    "umap.layouts": ("_nb_optimize_layout_euclidean_single_epoch",),
+}
 
 
 def umap(points: np.ndarray, *, n_neighbors: int, seed: int) -> np.ndarray:
@@ -64,10 +71,7 @@ def _layout(points: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
     n_cells = len(points)
     if n_cells < FEWEST or not np.ptp(points, axis=0).any():
         return _components(points)
-    utils.pin_keras()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with utils.native_stderr_held():  # umap-learn imports TensorFlow where it is installed, aloud
-        importlib.import_module("umap")
+    _import_umap()
     import anndata as ad
     import scanpy as sc
 
@@ -86,6 +90,26 @@ def _layout(points: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
         )
         sc.tl.umap(cells, random_state=seed)
     return cells.obsm["X_umap"].astype(np.float32)
+
+
+@functools.cache
+def _import_umap() -> None:
+    """Import umap-learn, and have numba keep the machine code of all that is compiled of it.
+
+    Numba keeps it as it keeps that of pynndescent: beside the modules, or in the user's cache where
+    that cannot be written to. It takes it for the same processor, source and numba alone. Source:
+    `numba.core.dispatcher.Dispatcher.enable_caching`, which `njit(cache=True)` calls.
+    """
+    devices.pin_keras()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # umap-learn imports TensorFlow where it is installed, aloud
+    with devices.native_stderr_held(), utils.importing():
+        importlib.import_module("umap")
+    for module, names in COMPILED.items():
+        for name in names:
+            function: Any = getattr(importlib.import_module(module), name, None)
+            if hasattr(function, "enable_caching"):  # numba may be switched off
+                function.enable_caching()
 
 
 def _components(points: np.ndarray) -> np.ndarray:

@@ -126,10 +126,10 @@ def cache_networks(
     import fitting
 
     network, device, strategy = fitting.start_network(settings, adata)
+    import devices
     import training
-    import utils
 
-    with utils.tensorflow_session():
+    with devices.tensorflow_session():
         data = fitting.training_data(adata, network, device, strategy, settings)
         phase = training.phases(settings)[0]
         pretraining = training.Pretraining(network, data, settings, phase, quiet=True)

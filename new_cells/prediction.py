@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import devices
 import folders
 import pipeline
 import results
@@ -86,11 +87,11 @@ class Model(NamedTuple):
 
 def load(folder: Path, settings: Settings) -> Model:
     """Start TensorFlow and return the model of a finished run; InputError if it is damaged."""
-    utils.start_tensorflow(settings.gpu_option)
+    devices.start_tensorflow(settings.gpu_option)
     import model
 
     reference = read_prepared(folder)
-    with utils.tensorflow_session(), _readable(folder):
+    with devices.tensorflow_session(), _readable(folder):
         return Model(reference, model.load(folder))
 
 
@@ -159,7 +160,7 @@ def predict(adata: ad.AnnData, folder: Path, settings: Settings, *, where: str) 
         raise InputError(f"no cell of {where} has counts of the genes that the run used")
     from new_cells import novelty
 
-    with utils.tensorflow_session():
+    with devices.tensorflow_session():
         z = encode(network, reference, new, settings)[reference.n_obs :]
         points = clustered_points(reference, new, z)
         q = network.assign(points.astype(np.float32)).numpy()

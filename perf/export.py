@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+import devices
 import utils
 from perf import run_step, steps
 from settings import WHOLE_CELLS
@@ -59,7 +60,7 @@ def write(folder: Path, source: str, gpu_gb: float) -> list[str]:
     names = []
     whole = adata.n_obs <= WHOLE_CELLS
     for method in METHODS if whole else METHODS[1:]:
-        block_bytes = utils.block_bytes(int(gpu_gb * 2**30))
+        block_bytes = devices.block_bytes(int(gpu_gb * 2**30))
         for phase in steps.own_phases(method, adata, block_bytes=block_bytes):
             names.append(f"{method}_{phase.name}")
             write_step(folder, names[-1], phase)

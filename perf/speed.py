@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import devices
 import utils
 from command import number
 from perf import export
@@ -98,7 +99,7 @@ def peak_memory(method: str, source: str) -> float:
 
 def child(method: str, source: str) -> None:
     """Print, for `peak_memory`, the peak resident set in MiB."""
-    utils.start_tensorflow("-1")
+    devices.start_tensorflow("-1")
     steps = make_steps(method, prepared(source))
     for phase in ("pretrain", "cluster"):
         for _ in range(2):
@@ -272,14 +273,14 @@ def main() -> None:
         if len(args.cells or []) > 1:
             parser.error("--export writes the steps of one data set: give --cells one number")
         source = args.data or str((args.cells or [export.EMBEDDED])[0])
-        utils.start_tensorflow("-1")
+        devices.start_tensorflow("-1")
         try:
             names = export.write(args.export, source, args.gpu_gb)
         except utils.InputError as error:
             parser.error(str(error))
         print(f"{', '.join(names)}: python {args.export / 'run_step.py'} runs them with JAX")
         return
-    device = utils.start_tensorflow("-1")
+    device = devices.start_tensorflow("-1")
     print(f"{device.name}, {len(os.sched_getaffinity(0))} threads, medians of {args.repeats} turns")
     rows = []
     for source in [args.data] if args.data else map(str, args.cells or CELLS):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from devices import CACHE_BYTES
 from settings import Settings
-from utils import CACHE_BYTES
 
 HOPS, GENES, NEIGHBORS = 3, 500, 15
 HIDDEN, LATENT, DECODER = 128, 15, (128, 256, 512)

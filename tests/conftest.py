@@ -22,8 +22,8 @@ import pytest
 import scipy.sparse as sp
 
 import datasets
+import devices
 import train
-import utils
 from data_settings import Preparation
 from settings import Architecture
 
@@ -286,7 +286,7 @@ def refused(run, monkeypatch, tmp_path):
         def start_tensorflow(*_, **__):
             pytest.fail("TensorFlow was started before the input was refused")
 
-        monkeypatch.setattr(utils, "start_tensorflow", start_tensorflow)
+        monkeypatch.setattr(devices, "start_tensorflow", start_tensorflow)
         ran = run("--quiet", *flags, "--out", out or tmp_path / "out")
         assert ran.status == 2
         assert ran.out == ""

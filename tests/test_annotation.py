@@ -1,6 +1,7 @@
 """What the clusters are: the map, marker genes, likely types, and doubts, against slow ways."""
 
 import gzip
+import importlib
 import logging
 from contextlib import nullcontext
 
@@ -58,6 +59,15 @@ def test_the_map_keeps_groups_apart_and_a_seed_repeats_it(capfd):
     assert silhouette_score(first, np.repeat(np.arange(3), 20)) > 0.7
     np.testing.assert_array_equal(points, before)
     assert capfd.readouterr() == ("", "")
+
+
+def test_numba_keeps_what_it_compiles_for_the_map():
+    projection.umap(of_groups(), n_neighbors=15, seed=3)
+    for module, names in projection.COMPILED.items():
+        for name in names:
+            kept = getattr(importlib.import_module(module), name).stats
+            assert kept.cache_path is not None
+            assert kept.cache_hits or kept.cache_misses  # the map was made with it
 
 
 @pytest.mark.slow  # pynndescent takes long to compile

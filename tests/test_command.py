@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import command
-import utils
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -89,58 +88,6 @@ def test_libraries_get_a_folder_that_can_be_written(variable, monkeypatch, tmp_p
     monkeypatch.setattr(os, "environ", {"HOME": home, variable: "mine"})
     command.settle_environment()
     assert os.environ[variable] == "mine"
-
-
-@pytest.mark.parametrize(
-    ("environment", "option", "expected"),
-    [(None, None, "0"), ("3", None, "3"), ("", None, ""), ("3", "1", "1"), ("3", "-1", "-1")],
-)
-def test_the_device_that_a_scheduler_set_is_respected(environment, option, expected, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "to be restored at the end")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    if environment is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
-    assert utils.start_tensorflow(option).name == "CPU"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
-
-
-def test_keras_is_pinned_before_it_is_imported():
-    script = (
-        "import utils; utils.start_tensorflow('-1'); import keras; print(keras.backend.backend())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "tensorflow\n"
-
-
-def test_keras_on_another_backend_is_refused_in_one_sentence(monkeypatch):
-    import keras
-
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="Keras already runs on jax"):
-        utils.start_tensorflow("-1")
-
-
-def test_memory_growth_of_gpus_in_use_is_left_as_it_is(monkeypatch):
-    import tensorflow as tf
-
-    def in_use(gpu, enabled):
-        raise RuntimeError("Physical devices cannot be modified after being initialized")
-
-    experimental = tf.config.experimental
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["gpu"])
-    monkeypatch.setattr(experimental, "set_memory_growth", in_use)
-    monkeypatch.setattr(experimental, "enable_op_determinism", lambda: None)
-    monkeypatch.setattr(experimental, "get_device_details", lambda gpu: {"device_name": "H100"})
-    monkeypatch.setattr(utils, "gpu_memory", lambda option: 2**36)
-    assert utils.start_tensorflow(None) == ("H100", 2**30, 2**36)
 
 
 @pytest.mark.parametrize("name", ["train.py", "baselines.py"])

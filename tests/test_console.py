@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from conftest import TINY, contents, eagerly
 
 import console
+import devices
 import sctag
 import utils
 
@@ -313,7 +314,7 @@ def test_an_interruption_waits_for_the_end_of_a_block():
 
 def test_what_a_library_announced_is_not_shown_where_the_user_interrupts(capfd):
     def block(error):
-        with utils.native_stderr_held():
+        with devices.native_stderr_held():
             os.write(2, b"aloud")
             raise error
 

@@ -21,10 +21,11 @@ import memory
 import neighbours
 import views
 from annotation import markers
+from devices import Device
 from new_cells import novelty
 from perf.speed import simulated as simulated_counts
 from settings import Settings
-from utils import Device, InputError
+from utils import InputError
 
 GIB = 2**30
 MIB = 2**20

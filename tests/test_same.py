@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, assert_same_clustering, opened, write_published
 from sklearn.metrics import adjusted_rand_score
 
-import utils
+import devices
 
 # Without what is drawn for a cell by its place in the file: dropout, and the pairs of a graph loss.
 BY_NO_PLACE = ["--dropout", "0", "--graph_loss", "mse"]
@@ -65,7 +65,7 @@ def test_the_report_changes_nothing(base, run, simulated, tmp_path):
 
 
 def test_the_size_of_blocks_changes_the_result_by_rounding(base, tiny, simulated, monkeypatch):
-    monkeypatch.setattr(utils, "CACHE_BYTES", 4 * 3 * 50 * 7)  # 7 of the 120 cells
+    monkeypatch.setattr(devices, "CACHE_BYTES", 4 * 3 * 50 * 7)  # 7 of the 120 cells
     assert_near(base, tiny("--data", simulated.path), atol=1e-4)
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from conftest import EAGER_DATA, TINY, contents
 
+import devices
 import strategies
-import utils
 from keeper import Keeper, following
 from settings import Settings
 from strategies import Worker, worker_of
@@ -203,7 +203,7 @@ def logical_devices(monkeypatch):
 def test_all_gpus_are_visible_where_they_are_asked_for(all_gpus, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "to be restored at the end")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    utils.start_tensorflow(None, all_gpus=all_gpus)
+    devices.start_tensorflow(None, all_gpus=all_gpus)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
 
 

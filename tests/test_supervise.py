@@ -99,6 +99,17 @@ def job():
     assert {path.name for path in tmp_path.iterdir()} == {"a.py", "a.log", "x.h5"}
 
 
+def test_a_process_that_ends_looks_for_no_garbage(tmp_path):
+    """Python would look through all that is imported, which takes over a second."""
+    job = """
+import atexit, gc
+def job():
+    atexit.register(lambda: os.write(1, b"%d left" % (len(gc.get_objects()) // 1000)))
+    return "done"
+"""
+    assert ended(job, tmp_path).stdout == "done\n0 left"
+
+
 def test_a_reader_that_comes_to_no_end_is_ended(tmp_path):
     """As the library of HDF5 does on some damaged files, where no handler of Python is called."""
     (tmp_path / "x").write_bytes(supervise.HDF5_SIGNATURE)

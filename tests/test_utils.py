@@ -1,5 +1,6 @@
-"""How a command ends, and what a device is asked for, without one."""
+"""How a command ends, and the small tools of every module."""
 
+import gc
 import io
 import signal
 import threading
@@ -30,31 +31,6 @@ def test_what_goes_wrong_is_one_sentence_and_a_status(error, status, sentence):
         return command.run_command("a.py", job, quiet=True, left="half is there")
 
     assert ran(main, [], io.StringIO()) == (status, "", f"a.py: {sentence}\n")
-
-
-def fake_smi(tmp_path, monkeypatch, script):
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-
-
-def test_gpu_memory_is_what_nvidia_smi_says_of_the_first_gpu(tmp_path, monkeypatch):
-    script = 'case "$*" in *--id=1) echo 16384;; *) exit 6;; esac'
-    fake_smi(tmp_path, monkeypatch, script)
-    assert utils.gpu_memory("1,0") == 16 * 2**30
-    assert utils.gpu_memory("0") is None
-
-
-@pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 9", "true"])
-def test_gpu_memory_is_unknown_where_nvidia_smi_cannot_tell(tmp_path, monkeypatch, script):
-    fake_smi(tmp_path, monkeypatch, script)
-    assert utils.gpu_memory("0") is None
-
-
-def test_gpu_memory_is_unknown_without_nvidia_smi(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert utils.gpu_memory("0") is None
 
 
 @pytest.mark.parametrize(
@@ -103,3 +79,23 @@ def test_a_signal_in_a_callback_of_python_itself_still_ends_the_job(number):
 
     with pytest.raises(KeyboardInterrupt):
         job()
+
+
+def test_nothing_is_collected_while_packages_are_imported():
+    assert gc.isenabled()
+    with utils.importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), utils.importing():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_imports_leave_collecting_off_where_it_was_off():
+    gc.disable()
+    try:
+        with utils.importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
