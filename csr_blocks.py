@@ -3,6 +3,7 @@
 A matrix is CSR, cells x genes. What only some of its arrays differ in shares the others: a matrix
 of other values has the `indices` and `indptr` of the first, and one without rows that hold nothing
 has its `data`. So no function of the suite may change the arrays of a matrix that it is given.
+Large ones lie in files (`scratch.py`).
 Letters: N cells, G genes.
 """
 
@@ -12,24 +13,31 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
+
+import scratch
 
 if TYPE_CHECKING:
     import anndata as ad
 
 STORED = 2**22  # values that are looked at together
+MOST_TURNS = 64  # blocks of genes of a matrix in CSC, each of which changes all of the CSR
 
 
 def slices(length: int, step: int = STORED) -> Iterator[slice]:
-    """Yield slices that cover the positions from 0 to a length, so many at a time."""
+    """Yield slices that cover the positions from 0 to a length, so many at a time.
+
+    After each the pages of large arrays in files are given back.
+    """
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
+        scratch.give_back()
 
 
 def row_slices(matrix: csr_matrix, stored: int = STORED) -> Iterator[slice]:
     """Yield slices of the rows of a matrix, each with about so many stored values, at least a row.
 
-    A matrix without rows has one slice, which is empty.
+    A matrix without rows has one slice, which is empty. Pages are given back as by `slices`.
     """
     n_rows, start = matrix.shape[0], 0
     while True:
@@ -37,6 +45,7 @@ def row_slices(matrix: csr_matrix, stored: int = STORED) -> Iterator[slice]:
         end = int(np.searchsorted(matrix.indptr, most, side="right")) - 1
         end = min(max(end, start + 1), n_rows)
         yield slice(start, end)
+        scratch.give_back()
         start = end
         if start >= n_rows:
             return
@@ -71,8 +80,8 @@ def with_values(matrix: csr_matrix, data: np.ndarray) -> csr_matrix:
 def converted(
     values: np.ndarray, kind: np.dtype | type, change: Callable[[np.ndarray], np.ndarray] = np.array
 ) -> np.ndarray:
-    """Return changed values (n,) as a new array of a type, of which only a block is there twice."""
-    result = np.empty(len(values), kind)
+    """Return changed values (n,) as a new array of a type; a block is looked at, at a time."""
+    result = scratch.empty(len(values), kind)
     for block in slices(len(values)):
         result[block] = change(values[block])
     return result
@@ -95,8 +104,8 @@ def assembled(
         The type of the values.
     """
     wide = max(*shape, most) > np.iinfo(np.int32).max
-    data = np.empty(most, kind)
-    indices = np.empty(most, np.int64 if wide else np.int32)
+    data = scratch.empty(most, kind)
+    indices = scratch.empty(most, np.int64 if wide else np.int32)
     indptr = np.zeros(shape[0] + 1, indices.dtype)
     row = stored = 0
     for block in blocks:
@@ -107,6 +116,25 @@ def assembled(
     made = csr_matrix((data[:stored], indices[:stored], indptr), shape=shape, copy=False)
     made.has_canonical_format = True
     return made
+
+
+def turned(matrix: csc_matrix) -> csr_matrix:
+    """Return a matrix in CSC as CSR, float32 or a wider type; what is stored twice stays so."""
+    by_genes = csr_matrix(
+        (matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape[::-1], copy=False
+    )
+    lengths = stored_of_genes(by_genes)  # of the cells, which are the columns here
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    data = scratch.empty(matrix.nnz, np.promote_types(matrix.dtype, np.float32))
+    indices = scratch.empty(matrix.nnz, matrix.indices.dtype)
+    following = indptr[:-1].copy()  # where the next value of each cell comes
+    for genes in row_slices(by_genes, max(STORED, matrix.nnz // MOST_TURNS)):
+        block = rows_of(by_genes, genes).astype(data.dtype).T.tocsr()
+        lengths = np.diff(block.indptr)
+        places = np.repeat(following - block.indptr[:-1], lengths) + np.arange(block.nnz)
+        data[places], indices[places] = block.data, block.indices + genes.start
+        following += lengths
+    return csr_matrix((data, indices, indptr), shape=matrix.shape, copy=False)
 
 
 def stored_of_genes(matrix: csr_matrix) -> np.ndarray:

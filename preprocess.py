@@ -21,6 +21,7 @@ from sklearn.decomposition import PCA
 
 import batches
 import csr_blocks
+import scratch
 import views
 from data_settings import Preparation
 from formats import raw_counts
@@ -88,7 +89,7 @@ def _logarithms(counts: sp.csr_matrix) -> np.ndarray:
     blocks = (csr_blocks.rows_of(counts, some).astype(np.float64) for some in rows)
     depths = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for block in blocks])
     target = np.median(depths.astype(counts.dtype))
-    values = np.empty(counts.nnz, counts.dtype)
+    values = scratch.empty(counts.nnz, counts.dtype)
     for some in rows:
         block = ad.AnnData(csr_blocks.rows_of(counts, some))
         sc.pp.normalize_total(block, target_sum=target)

@@ -44,12 +44,11 @@ def canonical(matrix: Any, where: str) -> csr_matrix:
     two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2
     if not two_d or matrix.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
-    if issparse(matrix) and matrix.format != "csr":
-        if matrix.format == "csc":  # which can disagree with itself
-            matrix.check_format(full_check=True)
+    if issparse(matrix) and matrix.format not in ("csr", "csc"):
         matrix = csr_matrix(_wide(matrix))
-    if issparse(matrix):
+    if issparse(matrix):  # these two can disagree with themselves
         matrix.check_format(full_check=True)
+        matrix = csr_blocks.turned(matrix) if matrix.format == "csc" else matrix
         if matrix.has_canonical_format and _count(matrix.data, np.equal, 0) == 0:
             is_large = _count(matrix.data, _exceeds_float32)
             kind = np.float64 if is_large else np.float32

@@ -83,6 +83,14 @@ def test_rows_are_put_at_their_places_among_empty_ones(matrix):
     assert np.shares_memory(made.data, matrix.data)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_, np.float64])
+def test_a_matrix_in_csc_is_turned(matrix, kind, monkeypatch):
+    monkeypatch.setattr(csr_blocks, "STORED", 20)
+    by_columns = matrix.tocsc().astype(kind)
+    made = csr_blocks.turned(by_columns)
+    assert_same(made, by_columns.tocsr().astype(np.promote_types(kind, np.float32)))
+
+
 def test_genes_are_cut_into_blocks_of_some_values(matrix):
     blocks = [*csr_blocks.gene_blocks(matrix, 40)]
     assert len(blocks) > 3
