@@ -48,7 +48,7 @@ EDGES_AT_ONCE, SAMPLE, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
 DENSE_CELLS, COVARIANCE_GENES = 20_000, 5_000
 CHOICE_STORED, CHOICE_BLOCKS = 2**23, 24
 LABELINGS = 32  # of a consensus
-RANKED_CELLS = 200_000  # `markers.RANKED_CELLS`
+RANKED_CELLS, RANKED_STORED, RANKED_BLOCK = 200_000, 2**27, 2**25  # of `markers`
 
 
 # --- The estimate ---------------------------------------------------------------------------------
@@ -206,8 +206,9 @@ def _writing(size: Size, settings: Settings) -> float:
         needs.append(82.0 * of_block)
         needs.append(2.0 * min(size.edges, EDGES_AT_ONCE) * features * 8)
     if not settings.no_report:
-        ranked = min(1.0, RANKED_CELLS / max(size.cells, 1))
-        needs.append(REPORTING + 3.0 * COUNT * size.stored * ranked)
+        ranked = size.stored * min(1.0, RANKED_CELLS / max(size.cells, 1))
+        copies = 3 * ranked if ranked <= RANKED_STORED else 4 * RANKED_BLOCK
+        needs.append(REPORTING + COUNT * copies)
     denoised = 2 * z_scores if settings.denoised else 0.0
     return denoised + max(needs)
 

@@ -211,6 +211,7 @@ def test_bounds_are_those_of_their_modules():
     assert memory.SAMPLE == views.SAMPLE
     assert memory.LABELINGS == views.HALVES * 4
     assert memory.RANKED_CELLS == markers.RANKED_CELLS
+    assert (memory.RANKED_STORED, memory.RANKED_BLOCK) == (markers.STORED, markers.BLOCK)
     assert memory.DENSE_CELLS == components.DENSE_CELLS
     assert memory.COVARIANCE_GENES == components.COVARIANCE_GENES
     assert memory.LINKED_ROWS == clustering.LINKED_ROWS
