@@ -338,6 +338,14 @@ def test_a_list_whose_types_are_genes_is_refused(text, turned, tmp_path):
 OF_GROUPS = {"zero": ["0", "1", "2"], "one": ["6", "7"], "two": ["12", "13", "14", "19"]}
 
 
+def test_scores_of_genes_in_blocks_are_the_same(logs, groups, monkeypatch):
+    expected = cell_types.suggest(logs, groups, OF_GROUPS)
+    monkeypatch.setattr(cell_types, "STORED", 1)
+    pd.testing.assert_frame_equal(
+        cell_types.suggest(logs, groups, OF_GROUPS), expected, check_exact=True
+    )
+
+
 def test_scores_are_weighed_z_scores_and_the_best_type_is_suggested(logs, groups):
     unequal = np.r_[0:75:3, 1:20:3, 2:8:3]  # 25, 7 and 2 cells of the groups
     logs, groups = logs[unequal].copy(), groups[unequal]
