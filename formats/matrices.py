@@ -46,6 +46,14 @@ def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
     return values
 
 
+def is_large_sparse(item: Any) -> bool:
+    """Return whether an item is a large sparse matrix as AnnData writes it."""
+    if not {*hdf5.attribute(item, "encoding-type")} & {*SPARSE_ENCODINGS} or "data" not in item:
+        return False
+    values = item["data"]
+    return scratch.is_large(math.prod(values.shape) * values.dtype.itemsize)
+
+
 def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | csc_matrix:
     """Return a matrix of its pieces in a group, see `matrix`.
 

@@ -130,6 +130,25 @@ def test_prepared_data_are_those_of_memory(file, tmp_path, small):
     assert made.raw.var.equals(expected.raw.var)
 
 
+def test_layers_and_raw_beside_the_counts_are_mapped_too(tmp_path, small):
+    adata = grouped_counts()
+    adata.layers["counts"] = adata.X.astype(np.int32)
+    adata.X = np.log1p(adata.X / 3)
+    adata.layers["columns"] = adata.X.tocsc()
+    adata.raw = adata
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    expected = readers.read(tmp_path / "cells.h5ad", layer="counts", whole=True, raw=True)
+    with scratch.within(tmp_path):
+        made = readers.read(tmp_path / "cells.h5ad", layer="counts", whole=True, raw=True)
+    assert [*made.layers] == [*expected.layers] == ["X_before", "columns", "counts"]
+    for name, matrix in (*made.layers.items(), ("raw", made.raw.X)):
+        other = expected.raw.X if name == "raw" else expected.layers[name]
+        assert type(matrix) is type(other)
+        assert matrix.dtype == other.dtype
+        assert (matrix != other).nnz == 0
+        assert all(mapped_arrays(matrix)), name
+
+
 def test_positions_that_32_bits_cannot_hold_are_refused_as_ever(tmp_path, small):
     path = tmp_path / "cells.h5ad"
     grouped_counts().write_h5ad(path)
