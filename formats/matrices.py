@@ -114,7 +114,7 @@ def _narrow(indices: np.ndarray) -> np.ndarray:
 
 def _dense(item: Any) -> Any:
     """Return the values of a dataset; of a large matrix of numbers those that are not zero."""
-    is_matrix = len(item.shape) == 2 and item.dtype.kind in "biuf"
+    is_matrix = len(item.shape or ()) == 2 and item.dtype.kind in "biuf"
     if not is_matrix or not scratch.is_large(math.prod(item.shape) * item.dtype.itemsize):
         return item[()]
     kind = np.promote_types(item.dtype, np.float32)  # SciPy does little with float16
