@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin
 
 if TYPE_CHECKING:
     import igraph
@@ -195,6 +195,11 @@ def mean_agreement(labels: np.ndarray, labelings: Sequence[np.ndarray]) -> float
 def centers_of(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean of points (N, F) over each group that occurs: (C', F), with C' <= C."""
     return np.stack([points[labels == group].mean(axis=0) for group in np.unique(labels)])
+
+
+def nearest_center(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Return the centre (C, F) that is nearest to each of the points (N, F), as labels (N,)."""
+    return pairwise_distances_argmin(points, centers)
 
 
 # --- One clustering of many -----------------------------------------------------------------------

@@ -143,7 +143,8 @@ class Preparation:
     )
     exact_knn_cells: int = _graph(
         30_000,
-        "neighbours are exact in data of up to so many cells, approximate (pynndescent) beyond",
+        "neighbours are exact in data of up to so many cells; in larger ones those of a cell are "
+        "sought among a part of the cells, which has some 99 % of them",
         low=0,
     )
     symmetric_graph: bool = _graph(

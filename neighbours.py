@@ -6,10 +6,11 @@ Letters: N cells, F features, P components. Nothing here knows TensorFlow or a t
 from __future__ import annotations
 
 import logging
-import warnings
+import math
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
 from data_settings import Preparation
@@ -19,6 +20,9 @@ log = logging.getLogger("sctag")
 
 SHRINKAGE = 0.1
 EDGES = 2**18  # whose differences are held at a time
+# Lists in which a cell's neighbours are sought, where the search is not exact. Of 50,000 cells,
+# made of two real data sets, 12 have 98.5 and 99.5 % of the neighbours, 16 have 99.4 and 99.8 %.
+PROBES = 16
 RECALL_CELLS = 200  # of which the neighbours are sought exactly too, where the search is not exact
 ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 
@@ -26,23 +30,95 @@ ROUNDING = 1e-4  # share by which two ways to compute a distance may differ
 def nearest_others(points: np.ndarray, *, k: int, exact: bool, seed: int) -> np.ndarray:
     """Return the k nearest other cells of each cell, euclidean, as indices (N, k) in no order.
 
-    Points are (N, P). The exact search is scikit-learn's, in time N^2; the other is pynndescent's,
-    in time about N log N, which the seed decides and which misses a few neighbours. It is asked for
-    twice as many as are taken: of just as many it misses one in ten in large data.
+    Points are (N, P). The exact search is scikit-learn's, in time N^2; the other one is
+    `nearest_in_lists`, in time about N^1.5, which the seed decides and which misses a few
+    neighbours.
     """
     if exact:
         return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    from pynndescent import NNDescent
+    return nearest_in_lists(points, k=k, seed=seed)
 
-    asked = min(2 * (k + 1), len(points))
-    with warnings.catch_warnings():
-        # It misses the last ones of so many; the first k are there.
-        warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors")
-        nearest = NNDescent(points, n_neighbors=asked, random_state=seed).neighbor_graph[0]
-    # Nearest first; the cell itself, where it is listed, goes to the end and is cut off.
-    itself = nearest == np.arange(len(points))[:, None]
-    order = np.argsort(itself, axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, axis=1)[:, :k]
+
+def nearest_in_lists(points: np.ndarray, *, k: int, seed: int) -> np.ndarray:
+    """Return k near other cells of each cell, euclidean, as indices (N, k) in no order.
+
+    K-means places sqrt(N) centres, and each cell is listed at the nearest one. The neighbours of a
+    cell are sought in the lists of the `PROBES` centres nearest to it, exactly and by scikit-learn.
+    Where these have fewer than k others, they are sought among all cells. No pair is compared
+    twice but for those, so that it takes at most about as long as the exact search.
+
+    Parameters
+    ----------
+    points
+        Shape (N, P).
+    k
+        How many other cells, below N.
+    seed
+        Decides the centres, and so which neighbours are missed. The number of threads decides
+        nothing, unless cells are equally near.
+
+    Source: the inverted file of Jegou, Douze and Schmid (2011), without their quantisation of the
+    points, as faiss has it in `IndexIVFFlat`.
+    """
+    n_cells, n_lists = len(points), math.isqrt(len(points))
+    # Of K-means's two kinds in scikit-learn this one adds up in the same order on all threads.
+    means = MiniBatchKMeans(
+        n_lists,
+        init="random",
+        n_init=1,
+        max_iter=1,
+        max_no_improvement=None,
+        random_state=seed,
+    )
+    centers = means.fit(points).cluster_centers_
+    search = NearestNeighbors(n_neighbors=min(PROBES, n_lists), algorithm="brute").fit(centers)
+    probes = search.kneighbors(points, return_distance=False)
+    nearest = np.full((n_cells, k), -1)
+    distances = np.full((n_cells, k), np.inf)
+    listings = _rows_by_value(probes[:, :1], n_lists), _rows_by_value(probes, n_lists)
+    for listed, cells in zip(*listings, strict=True):
+        if len(listed):
+            _take_nearer(nearest, distances, points, cells=cells, among=listed)
+    lacking = np.flatnonzero(np.isinf(distances).any(axis=1))
+    if len(lacking):
+        distances[lacking] = np.inf
+        _take_nearer(nearest, distances, points, cells=lacking, among=np.arange(n_cells))
+    return nearest
+
+
+def _rows_by_value(values: np.ndarray, n_values: int) -> list[np.ndarray]:
+    """Return for each value from 0 the rows of (N, V) that have it; a row has it once at most."""
+    n_rows, width = values.shape
+    pattern = sp.csr_matrix(
+        (np.ones(values.size, np.int8), values.ravel(), np.arange(0, values.size + 1, width)),
+        shape=(n_rows, n_values),
+    ).tocsc()
+    return np.split(pattern.indices, pattern.indptr[1:-1])
+
+
+def _take_nearer(
+    nearest: np.ndarray,
+    distances: np.ndarray,
+    points: np.ndarray,
+    *,
+    cells: np.ndarray,
+    among: np.ndarray,
+) -> None:
+    """Put those among other cells that are nearer into the k nearest of cells, in place.
+
+    `nearest` and `distances` are (N, k) of all cells; `cells` and `among` are indices.
+    """
+    k = nearest.shape[1]
+    # One more than k, as the cell itself may be one of them.
+    search = NearestNeighbors(n_neighbors=min(k + 1, len(among)), algorithm="brute")
+    lengths, columns = search.fit(points[among]).kneighbors(points[cells])
+    others = among[columns]
+    lengths[others == cells[:, None]] = np.inf
+    lengths = np.hstack([distances[cells], lengths])
+    others = np.hstack([nearest[cells], others])
+    best = np.argpartition(lengths, k - 1, axis=1)[:, :k]
+    distances[cells] = np.take_along_axis(lengths, best, axis=1)
+    nearest[cells] = np.take_along_axis(others, best, axis=1)
 
 
 def recall(points: np.ndarray, graph: sp.csr_matrix, *, seed: int) -> float:

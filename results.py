@@ -240,12 +240,13 @@ def write_run(
 
     `files` are the AnnData to be written, by the names of their files.
     """
+    import numpy as np
     import pandas as pd
 
     trained = fitted.trained
     labels = pd.DataFrame({"cell": prepared.obs_names, "cluster": fitted.labels})
     if trained is not None:
-        labels["probability"] = trained.q.max(axis=1)
+        labels["probability"] = trained.q[np.arange(len(labels)), fitted.labels]
     spreadsheet.write(staging / LABELS, labels, exact=True)
     estimate = fitted.number.estimate
     if estimate is not None:

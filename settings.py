@@ -283,7 +283,7 @@ class Training:
         below=1,
     )
     update_interval: int = _training(
-        8, "epochs between two updates of p; with --batch_cells at least those of a pass", low=1
+        8, "epochs between two updates of p; with --batch_cells at least a quarter of a pass", low=1
     )
     train_centers: bool = _training(
         True, "train the cluster centres with the network", official=False

@@ -14,7 +14,7 @@ the rows of Â of the cells of a step, filled up to the same number in each.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -28,7 +28,7 @@ from losses import Edges, StepLosses
 from model import BLOCK_CELLS, SCTAG
 from settings import Objective
 from tensors import points_of
-from whole_graph import Step, losses_of, take_step
+from whole_graph import Step, Taken, losses_of, take_step
 
 PREFETCHED = 2  # steps whose rows are gathered while another one computes
 
@@ -188,12 +188,11 @@ class SubGraphs:
 
     def make_step(self, objective: Objective, optimizer: keras.optimizers.Optimizer) -> Step:
         """Return a compiled step of an optimizer of `training.adam`; each has the same shapes."""
+        plain = self.plain_step(objective, optimizer)
 
         @tf.function(jit_compile=True, autograph=False)
         def compiled(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Any:
-            taken = take_step(
-                self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
-            )
+            taken = plain(batch, stale, p)
             return taken.losses, taken.messages
 
         def step(epoch: int, p: tf.Tensor | None) -> StepLosses:
@@ -201,6 +200,21 @@ class SubGraphs:
             computed, messages = compiled(batch, self.stale(batch), p)
             self.remember(batch, messages)
             return computed
+
+        return step
+
+    def plain_step(
+        self, objective: Objective, optimizer: keras.optimizers.Optimizer
+    ) -> Callable[[Batch, list[tf.Tensor], tf.Tensor | None], Taken]:
+        """Return one step of an optimizer of `training.adam`, not compiled.
+
+        It takes what `batch` and `stale` return, and p (N, C) of all cells or None.
+        """
+
+        def step(batch: Batch, stale: list[tf.Tensor], p: tf.Tensor | None) -> Taken:
+            return take_step(
+                self.network, optimizer, lambda: self.losses(batch, stale, p, objective)
+            )
 
         return step
 

@@ -30,6 +30,7 @@ from whole_graph import WholeGraph
 Data = TrainingData | PartedData  # of steps of all cells, or of sub-graphs
 
 WINDOW = 25  # epochs over which losses are averaged before they are compared: dropout is noisy
+UPDATES_OF_PASS = 4  # of p, at most: each takes q of all cells
 STEADY_UPDATES = 3  # updates of p in a row that must leave the labels alone before clustering stops
 
 
@@ -252,7 +253,7 @@ def cluster(
     """
     phase, road = phases(training)[1], road_of(network, data)
     assignment = _Assignment(road)
-    interval = max(training.update_interval, road.steps_of_pass)
+    interval = max(training.update_interval, -(-road.steps_of_pass // UPDATES_OF_PASS))
     # The gradient of a part of the cells is noisier by this root, and so are the labels.
     tolerance = phase.tolerance * float(np.sqrt(road.steps_of_pass))
 

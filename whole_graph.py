@@ -112,19 +112,14 @@ def plain_step(
     data: TrainingData,
     objective: Objective,
     optimizer: keras.optimizers.Optimizer,
-) -> Callable[[tf.Tensor | None], tuple[StepLosses, list[tf.Tensor]]]:
+) -> Callable[[tf.Tensor | None], Taken]:
     """Return one full-batch step of an optimizer of `training.adam`, not compiled.
 
-    The step takes the target distribution p (N, C) of the clustering phase, or None before it. It
-    updates the weights, and returns the losses before the update and their total's gradient in each
-    of the weights that can be trained.
+    The step takes the target distribution p (N, C) of the clustering phase, or None before it.
     """
 
-    def step(p: tf.Tensor | None) -> tuple[StepLosses, list[tf.Tensor]]:
-        taken = take_step(
-            network, optimizer, lambda: (step_losses(network, data, p, objective), [])
-        )
-        return taken.losses, taken.gradients
+    def step(p: tf.Tensor | None) -> Taken:
+        return take_step(network, optimizer, lambda: (step_losses(network, data, p, objective), []))
 
     return step
 
@@ -135,12 +130,12 @@ def make_step(
     objective: Objective,
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[tf.Tensor | None], StepLosses]:
-    """Return `plain_step` compiled, without the gradients; both phases are made of it."""
+    """Return `plain_step` compiled, its losses alone; both phases are made of it."""
     plain = plain_step(network, data, objective, optimizer)
 
     @tf.function(jit_compile=True, autograph=False)
     def step(p: tf.Tensor | None) -> StepLosses:
-        return plain(p)[0]
+        return plain(p).losses
 
     return step
 

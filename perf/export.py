@@ -3,7 +3,8 @@
 `python -m perf.speed --export DIR` writes the steps that `perf.speed` times. Of each method and
 each phase it is the whole step, Adam's update included, as NAME.mlir; what the step is given, as
 NAME.inputs.npz; and what a CPU made of that, losses, gradients and updated variables, as
-NAME.expected.npz. The text names its parameters and results in their order. DIR/run_step.py runs,
+NAME.expected.npz. Of data so large that the steps of a run are of sub-graphs it is such a step, of
+`sctag` alone. The text names its parameters and results in their order. DIR/run_step.py runs,
 checks and times the steps with JAX and NumPy alone.
 """
 
@@ -19,14 +20,16 @@ import numpy as np
 
 import utils
 from perf import run_step, steps
+from settings import WHOLE_CELLS
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "pbmc68k_reduced" / "data.h5"
-METHODS = ("official", "sctag")
+METHODS = ("official", "sctag")  # the first has all cells in each step
 # Steps before the one that is written. Adam's first update is the sign of the gradient, so that
 # entries whose gradient is all rounding would differ wholly from one compiler to the next.
 WARM_STEPS = 5
 # What follows an operation to say where it comes from: names and paths of the machine.
 LOCATION = re.compile(r' ?\bloc\((?:"[^"]*"|\((?:"[^"]*"|[^()"])*\)|[^()"])*\)')
+COPY = re.compile(r"mhlo\.copy (%\S+) : (tensor<\w+>)")
 MOMENTS = ("_momentum", "_velocity")  # how Keras' names of them end
 ELEMENT_TYPES = {"float32": "f32", "int32": "i32", "int64": "i64"}
 
@@ -54,7 +57,8 @@ def write(folder: Path, source: str, gpu_gb: float) -> list[str]:
     except OSError as error:
         raise utils.InputError(f"--export {folder}: {error.strerror}: name a folder") from None
     names = []
-    for method in METHODS:
+    whole = adata.n_obs <= WHOLE_CELLS
+    for method in METHODS if whole else METHODS[1:]:
         block_bytes = utils.block_bytes(int(gpu_gb * 2**30))
         for phase in steps.own_phases(method, adata, block_bytes=block_bytes):
             names.append(f"{method}_{phase.name}")
@@ -67,19 +71,19 @@ def write_step(folder: Path, name: str, phase: steps.OwnPhase) -> None:
     """Write one step, and take it: the network's weights move on by `WARM_STEPS` + 1 updates."""
     import tensorflow as tf
 
-    import whole_graph
-
-    plain = whole_graph.plain_step(phase.network, phase.data, phase.settings, phase.optimizer)
-    step = tf.function(plain, jit_compile=True)
+    step = tf.function(phase.plain_step(), jit_compile=True, autograph=False)
+    given = phase.given()
     for _ in range(WARM_STEPS):
-        step(phase.p)
-    arguments = arguments_of(step, phase)
+        step(*given.arguments())
+    arguments = arguments_of(step, phase, given)
     inputs = _values(arguments)
-    text = without_locations(step.experimental_get_compiler_ir(phase.p)(stage="stablehlo"))
-    losses, gradients = step(phase.p)
+    compiled = step.experimental_get_compiler_ir(*given.arguments())
+    text = in_stablehlo(without_locations(compiled(stage="stablehlo")))
+    taken = step(*given.arguments())
     weights = phase.network.trainable_variables
-    outputs = {f"loss/{field}": value for field, value in losses._asdict().items()}
-    outputs |= {f"gradient/{v.path}": d for v, d in zip(weights, gradients, strict=True)}
+    outputs = {f"loss/{field}": value for field, value in taken.losses._asdict().items()}
+    outputs |= {f"message/{i}": value for i, value in enumerate(taken.messages)}
+    outputs |= {f"gradient/{v.path}": d for v, d in zip(weights, taken.gradients, strict=True)}
     changed = {variable.path for variable in _changed(phase)}
     outputs |= {path: value for path, value in arguments.items() if path in changed}
     outputs = _values(outputs)
@@ -95,18 +99,22 @@ def write_step(folder: Path, name: str, phase: steps.OwnPhase) -> None:
     np.savez_compressed(folder / f"{name}.expected.npz", allow_pickle=False, **expected)
 
 
-def arguments_of(step: Any, phase: steps.OwnPhase) -> dict[str, Any]:
+def arguments_of(step: Any, phase: steps.OwnPhase, given: steps.Given) -> dict[str, Any]:
     """Return what a compiled step reads, by name, in the order of its parameters.
 
-    It is p where there is one, then what the function has captured: variables of the network and of
-    Adam, and tensors of the data. XLA leaves out arrays without elements.
+    It is what the step is given, then what the function has captured: variables of the network and
+    of Adam, and tensors of the data. XLA leaves out arrays without elements.
     """
     variables = [*phase.network.variables, *phase.optimizer.variables]
     captured = {id(variable.value.handle): (variable.path, variable) for variable in variables}
-    captured |= {id(tensor): (path, tensor) for path, tensor in named_tensors("data", phase.data)}
-    function = step.get_concrete_function(phase.p)
-    arguments = dict(captured[id(capture)] for capture in function.captured_inputs)
-    arguments = ({} if phase.p is None else {"p": phase.p}) | arguments
+    if given.batch is None:
+        named = named_tensors("data", phase.data)
+        captured |= {id(tensor): (path, tensor) for path, tensor in named}
+    function = step.get_concrete_function(*given.arguments())
+    arguments = {} if given.batch is None else dict(named_tensors("batch", given.batch))
+    arguments |= {f"stale/{i}": value for i, value in enumerate(given.stale or [])}
+    arguments |= {} if given.p is None else {"p": given.p}
+    arguments |= dict(captured[id(capture)] for capture in function.captured_inputs)
     return {path: value for path, value in arguments.items() if 0 not in value.shape}
 
 
@@ -142,6 +150,15 @@ def without_locations(text: str) -> str:
     """Return the text of an MLIR module without the locations, which name files of this machine."""
     lines = (line for line in text.splitlines() if not line.startswith("#loc"))
     return "\n".join(LOCATION.sub("", line) for line in lines) + "\n"
+
+
+def in_stablehlo(text: str) -> str:
+    """Return the text of an MLIR module with reshapes in place of the copies of XLA's own dialect.
+
+    TensorFlow writes these between operations of StableHLO. Of XLA's compilers that for a CPU takes
+    them, and that for a GPU, as JAX calls it, refuses the text.
+    """
+    return COPY.sub(r"stablehlo.reshape \1 : (\2) -> \2", text)
 
 
 def signature(text: str) -> tuple[list[str], list[str]]:

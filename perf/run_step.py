@@ -47,8 +47,8 @@ def relative_error(value: np.ndarray, expected: np.ndarray, before: np.ndarray |
 
 
 def errors_of(outputs: Arrays, inputs: Arrays, expected: Arrays) -> dict[str, float]:
-    """Return the largest error of the losses, of the gradients, and of the updated variables."""
-    largest = {"loss": 0.0, "gradient": 0.0, "update": 0.0}
+    """Return the largest error of losses, messages, gradients, and updated variables."""
+    largest = {"loss": 0.0, "message": 0.0, "gradient": 0.0, "update": 0.0}
     for name, value in expected.items():
         kind = name.split("/")[0]
         kind = "update" if name in inputs else kind

@@ -8,7 +8,7 @@
 Every number printed is measured in that run but for those marked as extrapolated. Steps of the
 methods and a matrix product are timed in turn and the medians quoted, so that a drift of the
 machine's speed hits all. The floor is the time of an epoch's matrix products alone (`floor_flops`).
-Peak memory is that of a process for each method. The recall is that of pynndescent's graph.
+Peak memory is that of a process for each method. The recall is that of the approximate graph.
 """
 
 from __future__ import annotations

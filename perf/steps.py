@@ -63,6 +63,9 @@ class OwnPhase(NamedTuple):
         What `whole_graph.make_step` takes.
     p
         The target distribution (N, C) of the clustering phase, or None before it.
+    road
+        What gathers the cells of a step and takes it, `subgraphs.SubGraphs`; None where a step has
+        all cells.
     """
 
     name: str
@@ -71,6 +74,43 @@ class OwnPhase(NamedTuple):
     settings: Settings
     optimizer: Any
     p: Any
+    road: Any = None
+
+    def plain_step(self) -> Callable:
+        """Return the step, not compiled; it takes what `given` has and returns a `Taken`."""
+        if self.road is not None:
+            return self.road.plain_step(self.settings, self.optimizer)
+        import whole_graph
+
+        return whole_graph.plain_step(self.network, self.data, self.settings, self.optimizer)
+
+    def given(self) -> Given:
+        """Return what the step is given at each call, of sub-graphs the first."""
+        if self.road is None:
+            return Given(self.p)
+        batch = self.road.batch(0)
+        return Given(self.p, batch, self.road.stale(batch))
+
+
+class Given(NamedTuple):
+    """What a step is given at each call.
+
+    Parameters
+    ----------
+    p
+        See `OwnPhase`.
+    batch, stale
+        What a step of sub-graphs reads, `subgraphs.Batch`, and the messages that its cells' other
+        neighbours sent last; None for one of all cells.
+    """
+
+    p: Any
+    batch: Any = None
+    stale: Any = None
+
+    def arguments(self) -> tuple:
+        """Return the arguments of the step."""
+        return (self.p,) if self.batch is None else (self.batch, self.stale, self.p)
 
 
 def made_clusters(n_cells: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,21 +148,34 @@ def own_phases(method: str, adata: Any, *, block_bytes: int = CACHE_BYTES) -> It
     """Yield both phases of `official`, or of `sctag` with 3 true hops, in float32.
 
     The cluster centres are placed between them: the pretraining step is to be traced before the
-    second is asked for. `block_bytes` are those of `tensors.training_data`.
+    second is asked for. `block_bytes` are those of `tensors.training_data`. A step has so many
+    cells as in a run.
     """
     import tensorflow as tf
 
+    import arrays
+    import parts
     import tensors
     import training
+    import views
     from model import SCTAG
+    from subgraphs import SubGraphs
 
     settings = Settings.of(method, **SIZES)
     network = SCTAG(settings, n_genes=adata.n_vars, seed=0)
-    data = tensors.training_data(adata, settings, settings, block_bytes=block_bytes)
+    cells, road = parts.cells_of_step(settings, adata.n_obs), None
+    data: Any
+    if cells is None:
+        data = tensors.training_data(adata, settings, settings, block_bytes=block_bytes)
+    else:
+        circle = parts.parts_of(views.graph(adata), cells, seed=0)
+        data = arrays.parted_data(adata, settings, settings, circle, block_bytes=block_bytes)
+        road = SubGraphs(network, data)
+        road.begin()
 
     def phase(name: str, learning_rate: float, p: Any) -> OwnPhase:
         optimizer = training.adam(network, training.Phase(1, learning_rate))
-        return OwnPhase(name, network, data, settings, optimizer, p)
+        return OwnPhase(name, network, data, settings, optimizer, p, road)
 
     yield phase("pretrain", 1e-4, None)
     centers, p = made_clusters(adata.n_obs)

@@ -61,9 +61,10 @@ def _joined(members: dict[int, np.ndarray]) -> list[dict[str, Any]]:
     if len(members) < 3:  # one cluster is no clustering
         return []
     rows: list[dict[str, Any]] = []
+    centers = {code: cells.mean(axis=0) for code, cells in members.items()}
     for first, second in combinations(members, 2):
         sizes = [len(members[first]), len(members[second])]
-        apart = members[first].mean(axis=0) - members[second].mean(axis=0)
+        apart = centers[first] - centers[second]
         cost = sizes[0] * sizes[1] / sum(sizes) * float(apart @ apart)
         row = {"change": "join", "clusters": [first, second], "cells": sizes, "share": cost}
         rows.append(row)
@@ -77,7 +78,7 @@ def _split(members: dict[int, np.ndarray], seed: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for code, cells in members.items():
         around = float(((cells - cells.mean(axis=0)) ** 2).sum())
-        if len(np.unique(cells, axis=0)) < 2:
+        if (cells == cells[0]).all():
             continue
         halves = KMeans(2, n_init=STARTS, random_state=seed).fit(cells)
         sizes = sorted(np.bincount(halves.labels_).tolist(), reverse=True)

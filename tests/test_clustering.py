@@ -115,3 +115,10 @@ def test_rows_of_all_clusters_are_linked_where_hardly_two_cells_have_the_same(mo
     assert len(np.unique(np.column_stack(labelings), axis=0)) > 390
     monkeypatch.setattr(clustering, "LINKED_ROWS", 60)
     assert adjusted_rand_score(truth, clustering.consensus(labelings, 4)) > 0.95
+
+
+def test_the_nearest_center_is_that_of_the_least_distance():
+    rng = np.random.default_rng(0)
+    points, centers = rng.normal(size=(40, 3)), rng.normal(size=(5, 3))
+    expected = [np.argmin([np.linalg.norm(point - c) for c in centers]) for point in points]
+    np.testing.assert_array_equal(clustering.nearest_center(points, centers), expected)

@@ -102,7 +102,6 @@ def test_seurat_v3_gives_way_where_its_loess_fails(monkeypatch, caplog):
     np.testing.assert_array_equal(chosen.var_names, prepare(counts()).var_names)
 
 
-@pytest.mark.slow  # pynndescent takes long to compile
 def test_the_threshold_decides_between_exact_and_approximate(caplog):
     caplog.set_level("INFO", logger="sctag")
     prepare(counts(), exact_knn_cells=50)

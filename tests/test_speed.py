@@ -19,7 +19,7 @@ def test_floor_counts_every_product_of_an_epoch(monkeypatch):
 def test_recall_counts_what_both_graphs_list(monkeypatch):
     adata = speed.simulated(60)[:, :5].copy()
     adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-    assert speed.recall(adata) == 1.0  # so few that pynndescent finds all
+    assert speed.recall(adata) == 1.0  # so few that all are found
 
     import neighbours
 

@@ -9,6 +9,7 @@ from conftest import prepared as prepare
 import arrays
 import checkpoints
 import clustering
+import fitting
 import losses
 import memory
 import parts
@@ -326,6 +327,33 @@ def test_the_command_takes_steps_of_so_many_cells(run, simulated, tmp_path):
     assert done.metrics["epochs"] == {"pretrain": 3, "cluster": 2}
     assert done.metrics["batch_cells"] == 40
     assert done.adata.obsm["X_sctag"].shape == (120, 4)
+
+
+@pytest.mark.filterwarnings(EAGER_DATA)
+@pytest.mark.parametrize(("flags", "stay"), [(["--batch_cells", "40"], True), ([], False)])
+def test_of_parts_a_cell_leaves_its_initial_cluster_only_if_it_is_moved(
+    run, simulated, tmp_path, monkeypatch, flags, stay
+):
+    """Ten cells begin in a cluster whose centre is not the nearest to them."""
+    begun, wrong, initial_clusters = [], slice(10), fitting.initial_clusters
+
+    def initial(*args):
+        labels, notes = initial_clusters(*args)
+        labels[wrong] = (labels[wrong] + 1) % (labels.max() + 1)
+        begun.append(labels)
+        return labels, notes
+
+    monkeypatch.setattr(fitting, "initial_clusters", initial)
+    flags = [*TINY, "--data", simulated.path, "--out", tmp_path / "out", *flags]
+    done = opened(run(*flags, compiled=False), tmp_path / "out")
+    labels, q = done.labels["cluster"].to_numpy(), done.adata.obsm["sctag_proba"]
+    nearest = q.argmax(axis=1)
+    kept = labels == begun[0]
+    assert (labels == nearest)[~kept].all()
+    assert (kept[wrong].mean() > 0.5) == stay
+    assert (labels == nearest).all() != stay
+    of_labels = q[np.arange(len(q)), labels]
+    np.testing.assert_allclose(done.labels["probability"], of_labels, rtol=1e-5)
 
 
 def test_all_pairs_of_cells_are_no_loss_of_parts(refused, simulated):
