@@ -40,7 +40,7 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
 
     If it does not, they vanish, and what `out_dir` held before is untouched. With `overwrite` no
     file of the run before stays among them, of whatever kind that was. Large arrays of the block
-    lie in files of the folder (`scratch.py`). The folder is locked throughout. Other files and
+    lie in files in `out_dir` (`scratch.py`). The folder is locked throughout. Other files and
     folders in it are left alone.
 
     Raises
@@ -67,7 +67,8 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
                 "choose another one with --out"
             ) from None
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        with scratch.within(staging):
+        # Not in the folder of the files: NFS shows a name for a file without one, while it is open.
+        with scratch.within(out_dir):
             yield staging
         try:
             with utils.interruptions_held(dropped=True):

@@ -1,4 +1,4 @@
-"""Large arrays in files instead of in memory, within the folder that a run works in.
+"""Large arrays in files instead of in memory, in the results folder of a run.
 
 A file has no name from the start, so that nothing is left of it, however the run ends. What a
 process reads of it counts as its memory (`ru_maxrss`), but the system takes such pages back when
@@ -65,7 +65,7 @@ def empty(length: int, kind: np.dtype | type) -> np.ndarray:
     except OSError as error:
         raise InputError(
             f"the counts do not fit into memory, and a file of {n_bytes / 2**20:.0f} MiB for them "
-            f"cannot be made in {_folders[-1].parent} ({error.strerror}): make room, or choose "
+            f"cannot be made in {_folders[-1]} ({error.strerror}): make room, or choose "
             "another folder with --out"
         ) from error
     _maps.add(array._mmap)  # type: ignore[attr-defined]
