@@ -191,7 +191,7 @@ def some_of(
     genes = np.ones(adata.n_vars, bool) if genes is None else genes
     layers: dict[str | None, Any] = {None: adata.X}
     layers |= dict(adata.layers)
-    blocks = {key: layer for key, layer in layers.items() if _is_canonical(layer)}
+    blocks = {key: layer for key, layer in layers.items() if is_canonical(layer)}
     of_layers = (key for key in adata.layers if key not in blocks)
     rest: dict[str | None, Any] = {key: adata.layers[key] for key in of_layers}
     try:
@@ -205,8 +205,9 @@ def some_of(
     return kept
 
 
-def _is_canonical(layer: object) -> bool:
-    return isinstance(layer, csr_matrix) and layer.has_canonical_format
+def is_canonical(layer: object) -> bool:
+    """Return whether a value is a matrix of which `subset` can be taken."""
+    return isinstance(layer, csr_matrix) and bool(layer.has_canonical_format)
 
 
 def _set_layers(adata: ad.AnnData, layers: dict[str | None, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+import csr_blocks
 from formats import hdf5, matrices
 from formats.parts import Choices, Parts, check_length, listed, named_frame
 from utils import InputError
@@ -145,5 +146,9 @@ def _of_features(parts: Parts, mask: np.ndarray) -> Parts:
     """Return the parts with some of the features only."""
     if mask.all():
         return parts
-    matrix: Any = parts.matrix[:, np.flatnonzero(mask)]
+    matrix: Any = parts.matrix
+    if csr_blocks.is_canonical(matrix):
+        matrix = csr_blocks.subset(matrix, genes=mask)
+    else:
+        matrix = matrix[:, np.flatnonzero(mask)]
     return parts._replace(matrix=matrix, var=parts.var[mask])

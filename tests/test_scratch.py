@@ -223,3 +223,21 @@ def test_nothing_stays_of_a_run_that_ends_early(ended_by, run, simulated, small,
         pass
     assert sum(made) > 2
     assert not out.exists()
+
+
+def test_genes_among_other_features_of_10x_are_mapped(tmp_path, small):
+    counts = grouped_counts().X.astype(np.int32)
+    types = np.array([b"Gene Expression", b"Antibody Capture"] * 10)
+    with h5py.File(tmp_path / "cells.h5", "w") as file:
+        group = file.create_group("matrix")
+        group["data"], group["indptr"] = counts.data, counts.indptr.astype(np.int64)
+        group["indices"] = counts.indices.astype(np.int64)  # those of features, cell by cell
+        group["shape"] = [20, 75]
+        group["barcodes"] = [f"cell{i}".encode() for i in range(75)]
+        names = [f"gene{i}".encode() for i in range(20)]
+        group["features/name"], group["features/id"] = names, names
+        group["features/feature_type"] = types
+    with scratch.within(tmp_path):
+        made = readers.read(tmp_path / "cells.h5")
+    assert all(mapped_arrays(made.X))
+    np.testing.assert_array_equal(made.X.toarray(), counts.toarray()[:, ::2])
