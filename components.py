@@ -14,6 +14,8 @@ import scipy.sparse as sp
 from scipy.linalg import eigh
 from sklearn.decomposition import PCA
 
+import csr_blocks
+
 DENSE_CELLS = 20_000  # up to so many a dense copy is made
 COVARIANCE_GENES = 5_000  # up to so many: beyond, the covariance is the larger one
 ROWS = 4_096  # cells that are added up at once
@@ -53,7 +55,10 @@ class Source:
             values = values.toarray()
         self.values = values
         if self.is_large:
-            self.mean = np.asarray(values.mean(axis=0, dtype=np.float64)).ravel()
+            if sp.issparse(values):
+                self.mean = csr_blocks.column_means(values).astype(np.float64)
+            else:
+                self.mean = values.mean(axis=0, dtype=np.float64)
             self.covariance = _covariance(values, self.mean)
 
     def components(self, number: int, genes: np.ndarray | None = None) -> Components:

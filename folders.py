@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import locks
+import scratch
 import supervise
 import utils
 from results import FILES, SETTINGS
@@ -38,8 +39,9 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a folder for a run's files, which move to `out_dir` if the block ends well.
 
     If it does not, they vanish, and what `out_dir` held before is untouched. With `overwrite` no
-    file of the run before stays among them, of whatever kind that was. The folder is locked
-    throughout. Other files and folders in it are left alone.
+    file of the run before stays among them, of whatever kind that was. Large arrays of the block
+    lie in files in `out_dir` (`scratch.py`). The folder is locked throughout. Other files and
+    folders in it are left alone.
 
     Raises
     ------
@@ -65,7 +67,9 @@ def staged(out_dir: Path, *, overwrite: bool) -> Iterator[Path]:
                 "choose another one with --out"
             ) from None
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        yield staging
+        # Not in the folder of the files: NFS shows a name for a file without one, while it is open.
+        with scratch.within(out_dir):
+            yield staging
         try:
             with utils.interruptions_held(dropped=True):
                 _publish(staging, out_dir)

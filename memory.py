@@ -1,7 +1,9 @@
 """How much memory a run will take at its peak; one that cannot fit is refused before it starts.
 
 The estimate follows what is alive in each stage: copies of the sparse counts, dense matrices of the
-genes kept and of the second view, the network's arrays of a step, and lists of edges.
+genes kept and of the second view, the network's arrays of a step, and lists of edges. Counts that
+lie in files (`scratch.py`) do not count: the system takes their pages back when memory is short, so
+that a process may look larger than it must be.
 The constants, in bytes, were fitted to measured peaks, which tests/test_memory.py lists; they are
 those of one thread on a CPU. Letters: N cells, G genes kept, L log genes, B propagations, E edges,
 F features that are clustered.
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import devices
 import free_memory
+import scratch
+from data_size import Size, size_of_counts, size_of_prepared
 from settings import Settings
 from utils import InputError
 
@@ -32,80 +36,19 @@ COMPILED = 390 * MIB  # what compiling both phases' steps leaves
 PARTED = 150 * MIB  # what steps of sub-graphs leave beside: igraph, and the threads that gather
 REPORTING = 110 * MIB  # what UMAP, the report and their compiled parts leave
 COUNT = 8  # a stored count: its value and its column
+# In the choice of genes scanpy holds so many bytes for each stored count: of all genes, or of those
+# of a block, where it is given such (`gene_choice.residual_variances`).
+CHOICE = {"pearson": 80.0, "seurat": 24.0, "seurat_v3": 24.0, "cell_ranger": 8.0}
 CELL = 2_000  # of a cell: its name and its columns, in all the copies there are
-# Edges of a cell for each neighbour asked for: either lists the other in a symmetric graph.
-SYMMETRIC = 1.8
 FEW_GENES = 500  # to keep, the default of --highly_genes
 # Bounds of modules that are slow to import: `views.EDGES` and `neighbours.EDGES`, `views.SAMPLE`,
-# `clustering.LINKED_ROWS`, `novelty.ROWS`, `components.DENSE_CELLS` and `COVARIANCE_GENES`.
+# `clustering.LINKED_ROWS`, `novelty.ROWS`, `components.DENSE_CELLS` and `COVARIANCE_GENES`,
+# `gene_choice.STORED` and `MOST_BLOCKS`.
 EDGES_AT_ONCE, SAMPLE, LINKED_ROWS, NOVELTY_ROWS = 2**18, 6_000, 8_000, 4_096
 DENSE_CELLS, COVARIANCE_GENES = 20_000, 5_000
+CHOICE_STORED, CHOICE_BLOCKS = 2**23, 24
 LABELINGS = 32  # of a consensus
-RANKED_CELLS = 200_000  # `markers.RANKED_CELLS`
-
-
-class Size(NamedTuple):
-    """What of the data decides how much memory a run takes.
-
-    Parameters
-    ----------
-    cells
-        N.
-    stored
-        Counts above zero.
-    kept, log_genes
-        G and L.
-    kept_stored
-        Counts above zero of the genes kept.
-    edges
-        E, of the network's graph.
-    """
-
-    cells: int
-    stored: int
-    kept: int
-    log_genes: int
-    kept_stored: int
-    edges: int
-
-
-def size_of_counts(adata: ad.AnnData, settings: Settings) -> Size:
-    """Return the size of raw counts that are still to be prepared; the edges are estimated."""
-    stored = _stored(adata.X)
-    kept = min(settings.highly_genes, adata.n_vars)
-    share = kept / max(adata.n_vars, 1)
-    per_cell = settings.k_neighbors * (SYMMETRIC if settings.symmetric_graph else 1.0)
-    return Size(
-        cells=adata.n_obs,
-        stored=stored,
-        kept=kept,
-        log_genes=min(settings.log_genes, adata.n_vars),
-        # Variable genes have more counts than others.
-        kept_stored=int(stored * min(1.0, 1.5 * share)),
-        edges=int(adata.n_obs * per_cell),
-    )
-
-
-def size_of_prepared(adata: ad.AnnData, settings: Settings) -> Size:
-    """Return the size of data that `preprocess.prepare` has made."""
-    import views
-
-    return Size(
-        cells=adata.n_obs,
-        stored=adata.raw.X.nnz,
-        kept=adata.n_vars,
-        log_genes=min(settings.log_genes, adata.raw.shape[1]),
-        kept_stored=adata.layers["counts"].nnz,
-        edges=views.graph(adata).nnz,
-    )
-
-
-def _stored(matrix: object) -> int:
-    """Return how many numbers of a matrix, sparse or dense, are not zero."""
-    import numpy as np
-
-    stored = getattr(matrix, "nnz", None)
-    return int(np.count_nonzero(np.asarray(matrix))) if stored is None else int(stored)
+RANKED_CELLS, RANKED_STORED, RANKED_BLOCK = 200_000, 2**27, 2**25  # of `markers`
 
 
 # --- The estimate ---------------------------------------------------------------------------------
@@ -128,7 +71,9 @@ def estimated_peaks(size: Size, settings: Settings, *, on_gpu: bool = False) -> 
     """
     counts, z_scores, _ = _matrices(size)
     features = _components(settings)
-    preparing = PACKAGES + 5.5 * counts + z_scores + _making_components(size)
+    # The counts as they were read, and their logarithms, with columns for the genes with counts.
+    made = 3 * z_scores + 2 * _making_components(size)
+    preparing = PACKAGES + 2 * counts + max(_choosing(size, settings), made)
     started = _data(size, settings) + TENSORFLOW
     trained = started + COMPILED
     if not on_gpu or _of_step(size, settings) is not None:  # its rows wait in the machine's memory
@@ -155,8 +100,8 @@ def estimated_peak(size: Size, settings: Settings, *, on_gpu: bool = False) -> i
 
 
 def _matrices(size: Size) -> tuple[float, float, float]:
-    """Return the bytes of the sparse counts, of the z-scores, and of the second view's values."""
-    counts = COUNT * size.stored
+    """Return the bytes of the counts in memory, the z-scores, and the second view's values."""
+    counts = COUNT * (size.stored - size.mapped)
     return counts, 4.0 * size.cells * size.kept, 4.0 * size.cells * size.log_genes
 
 
@@ -173,7 +118,7 @@ def _blocks(settings: Settings) -> int:
 def _data(size: Size, settings: Settings) -> float:
     """Return the bytes of the process with the prepared data, before TensorFlow is started."""
     counts, z_scores, _ = _matrices(size)
-    copies = 1.2 if settings.no_h5ad else 2.2
+    copies = 1 if settings.no_h5ad else 2
     graphs = 2 * COUNT * size.edges + 4 * size.cells * _components(settings)
     counted = copies * counts + z_scores + COUNT * size.kept_stored
     return PACKAGES + counted + graphs + CELL * size.cells
@@ -226,6 +171,14 @@ def _making_components(size: Size) -> float:
     return COUNT * size.stored * of_logs + 3 * 8.0 * size.log_genes**2
 
 
+def _choosing(size: Size, settings: Settings) -> float:
+    """Return the bytes that the choice of genes takes beside the counts; see `CHOICE`."""
+    stored = size.stored
+    if settings.gene_selection == "pearson":
+        stored = min(stored, max(CHOICE_STORED, stored // CHOICE_BLOCKS))
+    return CHOICE[settings.gene_selection] * stored
+
+
 def _consensus(size: Size, settings: Settings) -> float:
     """Return the bytes of a consensus over halves of the genes; see `views.consensus`."""
     _, z_scores, _ = _matrices(size)
@@ -244,7 +197,7 @@ def _consensus(size: Size, settings: Settings) -> float:
 
 def _writing(size: Size, settings: Settings) -> float:
     """Return the bytes that looking at the outcome and writing it takes beside all that is held."""
-    counts, z_scores, _ = _matrices(size)
+    _, z_scores, _ = _matrices(size)
     features = _components(settings) + settings.latent_dim
     needs = [0.0]
     if not settings.no_h5ad:
@@ -253,8 +206,9 @@ def _writing(size: Size, settings: Settings) -> float:
         needs.append(82.0 * of_block)
         needs.append(2.0 * min(size.edges, EDGES_AT_ONCE) * features * 8)
     if not settings.no_report:
-        ranked = min(1.0, RANKED_CELLS / max(size.cells, 1))
-        needs.append(REPORTING + 3.0 * counts * ranked)
+        ranked = size.stored * min(1.0, RANKED_CELLS / max(size.cells, 1))
+        copies = 3 * ranked if ranked <= RANKED_STORED else 4 * RANKED_BLOCK
+        needs.append(REPORTING + COUNT * copies)
     denoised = 2 * z_scores if settings.denoised else 0.0
     return denoised + max(needs)
 
@@ -270,6 +224,7 @@ def check_counts(adata: ad.AnnData, settings: Settings) -> None:
     InputError
         With the estimate, what there is, and the flags that help.
     """
+    scratch.give_back()  # pages that are the process's by chance
     free = free_memory.available()
     if free is not None:
         size = size_of_counts(adata, settings)

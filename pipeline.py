@@ -17,6 +17,7 @@ import numpy as np
 
 import batches
 import console
+import csr_blocks
 import folders
 import memory
 import repetition
@@ -111,7 +112,7 @@ def read(settings: Settings, *, raw: bool = False) -> Data:
             source[name] = samples.record([path])
     cells = selection.kept(adata, settings, request, seed=settings.seed)
     if not cells.all():
-        adata = adata[cells].copy()
+        adata = csr_blocks.some_of(adata, cells)
     return Data(adata, cell_types, where, source)
 
 
@@ -239,7 +240,7 @@ def _kept_cells(raw: ad.AnnData, prepared: ad.AnnData) -> ad.AnnData:
     """Return the cells of the input that were prepared, with all that the input has of them."""
     if raw.n_obs == prepared.n_obs:
         return raw
-    return raw[prepared.obs_names].copy()
+    return csr_blocks.some_of(raw, raw.obs_names.isin(prepared.obs_names))
 
 
 def request_number(adata: ad.AnnData, cell_types: pd.Series | None, settings: Settings) -> Number:

@@ -20,9 +20,12 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
 import batches
+import csr_blocks
+import scratch
 import views
 from data_settings import Preparation
 from formats import raw_counts
+from gene_choice import VariableGenes
 from neighbours import graph_of
 from utils import InputError
 
@@ -34,9 +37,6 @@ CONSTANT = 1e-5
 # Share of the squared mean below which a variance by scanpy, the difference of two sums in float32,
 # is a rounding error: its relative precision is about 1e-7. No gene of whole data is near it.
 ROUNDED_VARIANCE = 1e-6
-# What takes the place of a way to choose genes that fails on the data: pearson never does.
-INSTEAD = {"seurat_v3": "seurat", "seurat": "pearson", "cell_ranger": "pearson"}
-LOESS_GENES = 4  # 0.3 of fewer, scanpy's span of the loess of seurat_v3, is less than one gene
 
 
 def drop_empty(adata: ad.AnnData, *, min_cells: int = 1) -> ad.AnnData:
@@ -46,7 +46,7 @@ def drop_empty(adata: ad.AnnData, *, min_cells: int = 1) -> ad.AnnData:
     `min_cells` cells, a cell if it has none in the genes that stay. The log says how many went; the
     data themselves are returned if nothing is to go. Raises InputError if nothing is left.
     """
-    genes = np.bincount(adata.X.indices, minlength=adata.n_vars) >= min_cells
+    genes = csr_blocks.stored_of_genes(adata.X) >= min_cells
     cells = adata.X @ genes.astype(np.float32) > 0
     if not adata.X.nnz:
         raise InputError("every count is zero: there is nothing to cluster")
@@ -57,7 +57,7 @@ def drop_empty(adata: ad.AnnData, *, min_cells: int = 1) -> ad.AnnData:
     rarely = "" if min_cells == 1 else f" with counts in fewer than {min_cells} cells"
     lost = (~genes).sum(), rarely, (~cells).sum()
     log.info("dropped   %d genes%s and %d cells without counts", *lost)
-    return adata[cells, genes].copy()
+    return csr_blocks.some_of(adata, cells, genes)
 
 
 def normalise(adata: ad.AnnData) -> ad.AnnData:
@@ -66,20 +66,36 @@ def normalise(adata: ad.AnnData) -> ad.AnnData:
     The size factor, obs["size_factor"], is a cell's depth over the median depth (scanpy's
     `normalize_total` without a target, the official `normalize_per_cell`); uns["sctag"] keeps the
     median depth, and var["mean_count"] the mean count of each gene. The logarithm is natural. Of
-    the given data, whose X is counts, only X, obs and var are taken.
+    the given data, whose X is counts, only X, obs and var are taken; both matrices share the
+    positions of the counts.
     """
     normalised = ad.AnnData(
-        adata.X.copy(), obs=adata.obs.copy(), var=adata.var.copy(), layers={"counts": adata.X}
+        csr_blocks.with_values(adata.X, _logarithms(adata.X)),
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        layers={"counts": adata.X},
     )
     depth = np.asarray(adata.X.sum(axis=1), dtype=np.float64).ravel()
     normalised.obs["size_factor"] = depth / np.median(depth)
     normalised.uns["sctag"] = {"median_depth": json.dumps(float(np.median(depth)))}
     totals = np.asarray(adata.X.sum(axis=0, dtype=np.float64)).ravel()
     normalised.var[views.MEAN_COUNT] = totals / adata.n_obs
-    sc.pp.normalize_total(normalised)
-    sc.pp.log1p(normalised)
-    del normalised.uns["log1p"]  # scanpy's own note; anndata before 0.12 cannot read it
     return normalised
+
+
+def _logarithms(counts: sp.csr_matrix) -> np.ndarray:
+    """Return what scanpy makes of the stored counts (N, G), in their order, a block at a time."""
+    rows = [*csr_blocks.row_slices(counts)]
+    blocks = (csr_blocks.rows_of(counts, some).astype(np.float64) for some in rows)
+    depths = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for block in blocks])
+    target = np.median(depths.astype(counts.dtype))
+    values = scratch.empty(counts.nnz, counts.dtype)
+    for some in rows:
+        block = ad.AnnData(csr_blocks.rows_of(counts, some))
+        sc.pp.normalize_total(block, target_sum=target)
+        sc.pp.log1p(block)
+        values[counts.indptr[some.start] : counts.indptr[some.stop]] = block.X.data
+    return values
 
 
 def varying_genes(adata: ad.AnnData) -> np.ndarray:
@@ -95,11 +111,14 @@ def varying_genes(adata: ad.AnnData) -> np.ndarray:
     """
     constant = np.zeros(adata.n_vars, bool)
     # A gene with a zero somewhere is not constant: only the others are looked at.
-    full = np.flatnonzero(np.bincount(adata.X.indices, minlength=adata.n_vars) == adata.n_obs)
+    full = np.flatnonzero(csr_blocks.stored_of_genes(adata.X) == adata.n_obs)
     if not len(full):
         return ~constant
-    values = adata.X[:, full]
-    lowest, highest = values.min(axis=0).toarray().ravel(), values.max(axis=0).toarray().ravel()
+    lowest, highest = np.full(len(full), np.inf), np.zeros(len(full))
+    for rows in csr_blocks.row_slices(adata.X):
+        values = csr_blocks.rows_of(adata.X, rows)[:, full].toarray()
+        lowest = np.minimum(lowest, values.min(axis=0))
+        highest = np.maximum(highest, values.max(axis=0))
     constant[full] = highest - lowest <= CONSTANT * highest
     if constant.all():
         raise InputError(
@@ -111,86 +130,14 @@ def varying_genes(adata: ad.AnnData) -> np.ndarray:
     return ~constant
 
 
-def variable_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> np.ndarray:
-    """Return which genes are the most variable, as a mask of all genes (bool).
-
-    Parameters
-    ----------
-    adata
-        Data that `normalise` has made; var["highly_variable"] is set in it.
-    n_genes
-        How many genes are chosen; all if there are not more. Of data with batches these are the
-        genes that are among the most variable in most batches, as scanpy's `batch_key` has it;
-        batches of very few cells have no say (`batches.large_enough`).
-    method
-        "seurat" and "cell_ranger" rank the dispersion of X, "seurat_v3" and "pearson" the
-        standardised variance and the variance of Pearson residuals of the counts: scanpy's
-        `highly_variable_genes` and its experimental namesake. `seurat_v3` fits a loess that can
-        fail on shallow data, the first two need bins of genes that differ; where one fails that of
-        `INSTEAD` takes its place, with a warning.
-    """
-    if n_genes >= adata.n_vars:
-        return np.ones(adata.n_vars, bool)
-    large = batches.large_enough(adata)
-    cells = adata if large.all() else adata[large].copy()
-    while True:
-        try:
-            _mark_variable_genes(cells, n_genes, method)
-            if cells.var["highly_variable"].any():
-                break
-            raise ValueError("it chooses no gene")
-        except (IndexError, ValueError) as error:
-            if method not in INSTEAD:
-                raise
-            sentence = "warning: %s failed on these data (%s); using %s"
-            log.warning(sentence, method, str(error).partition(":")[0], INSTEAD[method])
-            method = INSTEAD[method]
-    if cells is not adata:
-        adata.var = cells.var
-    return adata.var["highly_variable"].to_numpy()
-
-
-def _check_loess(adata: ad.AnnData) -> None:
-    """Raise ValueError where too few genes vary for the loess of seurat_v3, which would crash.
-
-    Its window is 0.3 of the genes whose counts vary within a batch: without a gene in it,
-    scikit-misc 0.5 ends the process by a segmentation fault.
-    """
-    counts = adata.layers["counts"]
-    names = adata.obs[batches.COLUMN] if batches.key_of(adata) else np.zeros(adata.n_obs)
-    for name in np.unique(names):
-        batch = counts[np.flatnonzero(names == name)]
-        varying = (batch.max(axis=0) != batch.min(axis=0)).sum()
-        if varying < LOESS_GENES:
-            raise ValueError(f"{varying} genes vary, it needs {LOESS_GENES} or more")
-
-
-def select_genes(adata: ad.AnnData, *, n_genes: int, method: str) -> ad.AnnData:
-    """Return new data of the genes that `variable_genes` chooses, and log how many they are."""
-    chosen = variable_genes(adata, n_genes=n_genes, method=method)
+def select_genes(adata: ad.AnnData, variable: VariableGenes, *, n_genes: int) -> ad.AnnData:
+    """Return new data of the most variable genes, and log how many they are."""
+    chosen = variable.chosen(n_genes)
     if chosen.all():
         log.info("genes     all %d kept (%d were asked for)", adata.n_vars, n_genes)
     else:
-        log.info("genes     %d of %d kept (%s)", chosen.sum(), adata.n_vars, method)
+        log.info("genes     %d of %d kept (%s)", chosen.sum(), adata.n_vars, variable.method)
     return adata[:, chosen].copy()
-
-
-def _mark_variable_genes(adata: ad.AnnData, n_genes: int, method: str) -> None:
-    """Set var["highly_variable"] by one of scanpy's methods, within batches where there are any."""
-    options = {"n_top_genes": n_genes, "batch_key": batches.key_of(adata)}
-    if method == "pearson":
-        # Scanpy would clip the residuals of all batches at the root of the size of the first.
-        clip = None
-        if batches.key_of(adata):
-            clip = np.sqrt(adata.n_obs / adata.obs[batches.COLUMN].nunique())
-        sc.experimental.pp.highly_variable_genes(
-            adata, flavor="pearson_residuals", layer="counts", clip=clip, **options
-        )
-    elif method == "seurat_v3":
-        _check_loess(adata)
-        sc.pp.highly_variable_genes(adata, flavor=method, layer="counts", **options)
-    else:
-        sc.pp.highly_variable_genes(adata, flavor=method, **options)
 
 
 def scale(adata: ad.AnnData, *, clip: float | None) -> None:
@@ -265,18 +212,16 @@ def prepare(
             batches.add_batches(raw, preparation.batch_key, where)
         normalised = normalise(raw)
         varies = varying_genes(normalised)
-        varying = normalised if varies.all() else normalised[:, varies].copy()
-        method = preparation.gene_selection
-        prepared = select_genes(varying, n_genes=preparation.highly_genes, method=method)
+        varying = normalised if varies.all() else csr_blocks.some_of(normalised, genes=varies)
+        variable = VariableGenes(varying, preparation.gene_selection)
+        prepared = select_genes(varying, variable, n_genes=preparation.highly_genes)
         prepared.raw = normalised
         scale(prepared, clip=preparation.clip)
         add_pca(prepared, n_pcs=preparation.n_pcs, seed=seed)
         batches.correct(prepared, views.COMPONENTS, seed=seed)
         if preparation.log_genes:
             log_genes = varies.copy()
-            log_genes[varies] = variable_genes(
-                varying, n_genes=preparation.log_genes, method=method
-            )
+            log_genes[varies] = variable.chosen(preparation.log_genes)
             views.add_log_components(prepared, log_genes, seed=seed)
             batches.correct(prepared, views.LOGS, seed=seed)
     prepared.obsp["connectivities"] = graph_of(prepared.obsm["X_pca"], preparation, seed=seed)

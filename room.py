@@ -1,7 +1,8 @@
 """Whether the disk has room for what a run will write; it is looked at before the training.
 
-What an array takes when it is packed is tried on parts of it, so that the bound is that of the data
-at hand. Letters: N cells, G genes kept, D latent size, F features that are clustered, C clusters.
+What files of large arrays take (`scratch.py`) is reserved before, and not free any more. What an
+array takes when it is packed is tried on parts of it, so that the bound is that of the data at
+hand. Letters: N cells, G genes kept, D latent size, F features that are clustered, C clusters.
 """
 
 from __future__ import annotations

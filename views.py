@@ -20,6 +20,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 import batches
 import clustering
+import csr_blocks
 from components import Source
 from neighbours import beside, graph_of, metric_map, neighbour_metric
 
@@ -64,7 +65,7 @@ def add_log_components(prepared: ad.AnnData, log_genes: np.ndarray, *, seed: int
     scores, loadings = source.components(min(LOG_COMPONENTS, *source.shape))
     prepared.obsm[LOGS] = scores
     raw.var[LOG_GENES] = log_genes
-    raw.var[LOG_MEAN] = np.asarray(raw.X.mean(axis=0)).ravel()
+    raw.var[LOG_MEAN] = csr_blocks.column_means(raw.X)
     raw.varm[LOG_LOADINGS] = np.zeros((raw.n_vars, loadings.shape[1]), np.float32)
     raw.varm[LOG_LOADINGS][log_genes] = loadings
 

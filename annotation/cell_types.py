@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import csr_blocks
 from annotation import genes
 from formats import hdf5
 from formats.parts import listed, opened_text
@@ -29,6 +30,7 @@ UNCLEAR = "unclear"
 # runner-up has at least two thirds of the best score.
 LEAST_SCORE = 0.1
 RUNNER_UP = 2 / 3
+STORED = 2**24  # values of genes that are looked at together, about
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".gmt")
 ADVICE = "give a cell type and a gene in each row, or a cell type and all of its genes"
@@ -266,8 +268,10 @@ def _z_scores(logs: ad.AnnData, clusters: pd.Categorical) -> tuple[list[str], np
     n_cells, n_clusters = len(used), len(used.categories)
     share = 1 / np.bincount(used.codes)[used.codes]  # of a cell in its cluster
     average = sp.csr_matrix((share, (used.codes, np.arange(n_cells))), shape=(n_clusters, n_cells))
-    means = (average @ logs.X).toarray()
-    squares = np.asarray((average @ logs.X.power(2)).mean(axis=0)).ravel()
+    means, squares = np.zeros((n_clusters, logs.n_vars)), np.zeros(logs.n_vars)
+    for some, block in csr_blocks.gene_blocks(logs.X, STORED):
+        means[:, some] = (average @ block).toarray()
+        squares[some] = np.asarray((average @ block.power(2)).mean(axis=0)).ravel()
     middle = means.mean(axis=0)
     variance = squares - middle**2
     differs = variance > 1e-10 * squares  # more than rounding

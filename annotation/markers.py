@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import csr_blocks
 from annotation import genes
 
 if TYPE_CHECKING:  # slow to import
     import anndata as ad
     import pandas as pd
+    import scipy.sparse as sp
 
 log = logging.getLogger("sctag")
 
 GROUPS = "sctag"  # the column of obs that scanpy's plots look the clusters up in
 N_GENES = 100  # a cluster, as scanpy's older default
-RANKED_CELLS = 200_000  # of more cells so many are ranked: scanpy holds several copies of them
+RANKED_CELLS = 200_000  # of more cells so many are ranked
+# Scanpy holds three more copies of what it ranks: of more stored values than STORED the genes are
+# ranked in blocks with about BLOCK each.
+STORED, BLOCK = 2**27, 2**25
 # A column of scanpy's table, and what it is called in markers.csv.
 COLUMNS = {
     "group": "cluster",
@@ -34,6 +39,9 @@ COLUMNS = {
     "pct_nz_reference": "share_out",
     "pvals_adj": "p_adjusted",
 }
+
+
+COLUMNS_OF_ENTRY = ("names", "scores", "pvals", "pvals_adj", "logfoldchanges")  # of scanpy
 
 
 class Markers(NamedTuple):
@@ -87,8 +95,9 @@ def rank(logs: ad.AnnData, clusters: pd.Categorical, *, n_genes: int = N_GENES) 
     import pandas as pd
 
     if len(clusters) > RANKED_CELLS:
-        drawn = np.random.default_rng(0).permutation(len(clusters))[:RANKED_CELLS]
-        logs, clusters = logs[np.sort(drawn)], clusters[np.sort(drawn)]
+        drawn = np.zeros(len(clusters), bool)
+        drawn[np.random.default_rng(0).permutation(len(clusters))[:RANKED_CELLS]] = True
+        logs, clusters = csr_blocks.some_of(logs, drawn), clusters[drawn]
     sizes = pd.Series(clusters).value_counts(sort=False)
     ranked = [name for name, size in sizes.items() if 2 <= size < len(clusters)]
     if left_out := [str(name) for name, size in sizes.items() if size and name not in ranked]:
@@ -120,21 +129,65 @@ def _of_scanpy(
     import pandas as pd
     import scanpy as sc
 
-    obs = pd.DataFrame({GROUPS: groups.remove_unused_categories()}, index=logs.obs_names)
-    cells = anndata.AnnData(logs.X, obs=obs, var=pd.DataFrame(index=logs.var_names))
+    groups = groups.remove_unused_categories()
+    if logs.X.nnz <= STORED:
+        entry = _entry(logs.X, logs.var_names, groups, ranked, min(n_genes, logs.n_vars))
+    else:
+        blocks = csr_blocks.gene_blocks(logs.X, BLOCK)
+        entries = [
+            _entry(block, logs.var_names[genes], groups, ranked, block.shape[1])
+            for genes, block in blocks
+        ]
+        entry = _joined(entries, n_genes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scanpy's own, on clusters of a cell and fragmented tables
-        sc.tl.rank_genes_groups(
-            cells,
-            GROUPS,
-            groups=ranked,
-            method="wilcoxon",
-            n_genes=min(n_genes, logs.n_vars),
-            pts=True,
-        )
-        table = sc.get.rank_genes_groups_df(cells, group=None)
-    entry = dict(cells.uns["rank_genes_groups"])
+        warnings.simplefilter("ignore")  # scanpy's own, on fragmented tables
+        holder = anndata.AnnData(var=pd.DataFrame(index=logs.var_names))
+        holder.uns["rank_genes_groups"] = entry
+        table = sc.get.rank_genes_groups_df(holder, group=None)
     params = entry["params"] | {"use_raw": True}
     # None, as which scanpy notes that no layer was read, is what anndata before 0.12 cannot read.
     entry["params"] = {name: value for name, value in params.items() if value is not None}
     return table, entry
+
+
+def _entry(
+    logs: sp.csr_matrix, names: pd.Index, groups: pd.Categorical, ranked: list[str], n_genes: int
+) -> dict[str, Any]:
+    """Return what scanpy keeps of the n_genes first of some genes (N, G), by their names (G,)."""
+    import anndata
+    import pandas as pd
+    import scanpy as sc
+
+    cells = anndata.AnnData(logs, var=pd.DataFrame(index=names))
+    cells.obs[GROUPS] = groups
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scanpy's own, on clusters of a cell and fragmented tables
+        sc.tl.rank_genes_groups(
+            cells, GROUPS, groups=ranked, method="wilcoxon", n_genes=n_genes, pts=True
+        )
+    return dict(cells.uns["rank_genes_groups"])
+
+
+def _joined(entries: list[dict[str, Any]], n_genes: int) -> dict[str, Any]:
+    """Return scanpy's entry for all genes from its entries for some genes each, of all of these.
+
+    The p-values are adjusted anew, for all genes, by Benjamini and Hochberg as scanpy does.
+    """
+    import pandas as pd
+    from scipy import stats
+
+    kinds = {name: array.dtype for name, array in entries[0].items() if name in COLUMNS_OF_ENTRY}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in kinds}
+    for group in kinds["scores"].names:
+        of_group = {
+            name: np.concatenate([entry[name][group] for entry in entries]) for name in kinds
+        }
+        of_group["pvals_adj"] = stats.false_discovery_control(of_group["pvals"])
+        first = np.argsort(-of_group["scores"], kind="stable")[:n_genes]
+        for name, values in of_group.items():
+            columns[name].append(values[first])
+    joined = {
+        name: np.rec.fromarrays(arrays, dtype=kinds[name]) for name, arrays in columns.items()
+    }
+    shares = {name: pd.concat([entry[name] for entry in entries]) for name in ("pts", "pts_rest")}
+    return {"params": entries[0]["params"]} | shares | joined

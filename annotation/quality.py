@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+import csr_blocks
 from annotation import genes
 
 if TYPE_CHECKING:  # slow to import
@@ -48,7 +49,6 @@ FOLLOWS_DEPTH = 0.6
 OF_ONE_BATCH, BATCH_SHARE = 0.9, 0.5  # more of the cluster than that, less of all cells than that
 FEWEST = 10  # cells of a cluster that may be of one batch by more than chance
 LEAST_AGREEMENT = 0.7  # mean ARI of the clusterings and their consensus
-ROWS = 2**14  # cells whose counts are looked at together
 MANY_UNCERTAIN, UNCERTAIN_CLUSTER = 1 / 3, 0.5  # shares of all cells, and of a cluster's
 
 
@@ -82,11 +82,12 @@ def measure(logs: ad.AnnData, depth: np.ndarray) -> Cells:
         Counts of each cell, shape (N,), above zero, or anything in proportion to them, such as
         size factors.
     """
-    share, marks = None, mitochondrial_genes(logs.var)
+    marks = mitochondrial_genes(logs.var)
+    share = None
     if marks is not None:
-        starts = range(0, logs.n_obs, ROWS)
-        blocks = [_share(logs.X[start : start + ROWS].expm1(), marks) for start in starts]
-        share = np.concatenate(blocks)
+        rows = csr_blocks.row_slices(logs.X)
+        blocks = (csr_blocks.rows_of(logs.X, some).expm1() for some in rows)
+        share = np.concatenate([_share(block, marks) for block in blocks])
     return Cells(np.asarray(depth, np.float64), np.diff(logs.X.indptr), share)
 
 
@@ -106,7 +107,10 @@ def mitochondrial_share(counts: sp.csr_matrix, var: pd.DataFrame) -> np.ndarray 
     The shares, or None if none of the genes is known to be mitochondrial.
     """
     marks = mitochondrial_genes(var)
-    return None if marks is None else _share(counts, marks)
+    if marks is None:
+        return None
+    blocks = (csr_blocks.rows_of(counts, rows) for rows in csr_blocks.row_slices(counts))
+    return np.concatenate([_share(block, marks) for block in blocks])
 
 
 def mitochondrial_genes(var: pd.DataFrame) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from formats import bounds, hdf5, raw_counts
+from formats import bounds, hdf5, matrices, raw_counts
 from formats.parts import Choices, Parts, frame, listed, numbered
 from formats.rest import read_rest
 from utils import InputError
@@ -189,7 +189,7 @@ def _counts(group: Any, where: str, layer: str | None) -> tuple[_Place, Any, tup
 
 
 def _matrix(group: Any, place: _Place, where: str) -> Any:
-    return hdf5.matrix(group[place.key], f"{where}: {place.key}")
+    return matrices.matrix(group[place.key], f"{where}: {place.key}")
 
 
 def _blocks(item: Any) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Read vectors, columns and matrices from an HDF5 file, and say why a file cannot be read.
+"""Read vectors and columns from an HDF5 file, and say why a file cannot be read.
 
 Several formats are HDF5 files: what they share is here, and what differs is in `formats`.
 """
@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from scipy.sparse import csc_matrix, csr_matrix
 
+import csr_blocks
+import scratch
 import supervise
-from formats import bounds
 from utils import InputError
 
 if TYPE_CHECKING:  # half a second to import: only the functions that need it do it
     import pandas as pd
 
-PIECES = ("data", "indices", "indptr", "shape")
-SPARSE_ENCODINGS = {"csr_matrix": csr_matrix, "csc_matrix": csc_matrix}
 # Numbers that the HDF Group has given to compression filters.
 FILTERS = {
     307: "bzip2",
@@ -249,7 +247,18 @@ def vector(item: Any) -> np.ndarray | pd.Categorical | None:
         return categorical(item[()], vector(item.parent[item.attrs["categories"]]))
     if h5py.check_string_dtype(item.dtype):
         return text(item[()])
-    return item[()] if item.dtype.kind in "biuf" else None
+    return _numbers(item) if item.dtype.kind in "biuf" else None
+
+
+def _numbers(item: Any) -> np.ndarray:
+    """Return a one-dimensional dataset of numbers; a large one is read in blocks."""
+    length = item.shape[0]
+    if not scratch.is_large(length * item.dtype.itemsize):
+        return item[()]
+    values = scratch.empty(length, item.dtype)
+    for block in csr_blocks.slices(length):
+        values[block] = item[block]
+    return values
 
 
 def _is_array(item: Any) -> bool:
@@ -281,75 +290,3 @@ def categorical(
         return None
     positions, unique = pd.factorize(categories)
     return pd.Categorical.from_codes(np.append(positions, -1)[codes], unique)
-
-
-def matrix(item: Any, where: str) -> csr_matrix | csc_matrix | np.ndarray:
-    """Return a matrix of numbers as it is stored in HDF5 or zarr: dense, CSR or CSC.
-
-    Parameters
-    ----------
-    item
-        A dataset, or a group of the pieces of a compressed sparse matrix. The shape is a piece of
-        its own in the published layout and an attribute in AnnData's.
-    where
-        The file and the name of the matrix, for messages.
-
-    Raises
-    ------
-    InputError
-        If it is not a matrix of numbers, or if its pieces do not fit each other.
-    """
-    encoding = attribute(item, "encoding-type")
-    if encoding and encoding[0] not in ("array", *SPARSE_ENCODINGS):
-        raise InputError(f"{where} has the encoding {encoding[0]!r}, which is not of a matrix")
-    values = item[()] if hasattr(item, "shape") else sparse(item, where)
-    if getattr(values, "ndim", None) != 2 or values.dtype.kind not in "biuf":
-        raise InputError(f"{where} is not a matrix of numbers, cells x genes")
-    bounds.check_shape(values.shape, values.size, where)
-    return values
-
-
-def sparse(group: Any, where: str, *, by_genes: bool = False) -> csr_matrix | csc_matrix:
-    """Return a matrix of its pieces in a group, see `matrix`.
-
-    With `by_genes` it is stored as genes x cells in CSC, whose pieces are those of cells x genes in
-    CSR.
-    """
-    encodings = attribute(group, "encoding-type") or [
-        f"{name}_matrix"
-        for name in attribute(group, "h5sparse_format")  # anndata 0.6
-    ]
-    form = SPARSE_ENCODINGS.get(encodings[0] if encodings else "csr_matrix", csr_matrix)
-    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
-    names = PIECES if shape is None else PIECES[:3]
-    if missing := sorted({*names} - {*getattr(group, "keys", tuple)()}):  # a type has none
-        raise InputError(
-            f"{where} lacks {', '.join(missing)} of its pieces {', '.join(sorted(names))}"
-        )
-    pieces = {name: vector(group[name]) for name in names}
-    numbers = {
-        name: piece
-        for name, piece in pieces.items()
-        if piece is not None and piece.dtype.kind in ("biuf" if name == "data" else "iu")
-    }
-    if wrong := sorted({*pieces} - {*numbers}):
-        raise InputError(
-            f"{where}: {', '.join(wrong)} must be numbers in a row (whole, but for data)"
-        )
-    shape = np.atleast_1d(numbers.get("shape", shape))[:: -1 if by_genes else 1]
-    data, indices, indptr = (numbers[name] for name in PIECES[:3])
-    try:
-        values = form((data, indices, indptr), shape=tuple(shape))
-        values.check_format(full_check=True)
-        problem = f"indptr ends at {values.nnz}, data has {data.size} values"
-    except (ValueError, TypeError) as error:
-        problem = str(error)
-    else:
-        # AnnData's may have room to spare behind the last value, the published ones may not
-        if "shape" not in names or values.nnz == data.size:
-            bounds.check_shape(values.shape, values.nnz, where)
-            return values
-    raise InputError(
-        f"{where}: its pieces do not make a {'CSC' if form is csc_matrix else 'CSR'} matrix of "
-        f"shape {shape.tolist()}, cells x genes ({problem}): write the file again"
-    )

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from data_settings import LABEL_KEY
-from formats import hdf5
+from formats import hdf5, matrices
 from formats.parts import Choices, Parts, check_length, frame, named_frame, numbered
 from utils import InputError
 
@@ -28,7 +28,7 @@ def is_exprs(path: Path) -> bool:
 def read_exprs(path: Path, choices: Choices) -> Parts:
     """Read `exprs`, cells x genes, with `obs_names`, `var_names`, `obs` and `var` where present."""
     with h5py.File(path, "r") as file:
-        matrix = hdf5.matrix(file["exprs"], f"{path}: exprs")
+        matrix = matrices.matrix(file["exprs"], f"{path}: exprs")
         cells, genes = matrix.shape
         obs = _exprs_frame(file, "obs", "cell", cells)
         return Parts(matrix, obs, _exprs_frame(file, "var", "gene", genes))
@@ -61,7 +61,7 @@ def read_xy(path: Path, choices: Choices) -> Parts:
     many labels as columns, and not as many as rows.
     """
     with h5py.File(path, "r") as file:
-        matrix = hdf5.matrix(file["X"], f"{path}: X")
+        matrix = matrices.matrix(file["X"], f"{path}: X")
         labels = _labels(file)
     rows, columns = matrix.shape
     notes: tuple[str, ...] = ()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, issparse, vstack
+from scipy.sparse import csr_matrix, issparse
 
+import csr_blocks
 from utils import InputError
 
 FLOAT32_WHOLE = 2**24  # up to here float32 holds every whole number
@@ -41,40 +44,62 @@ def canonical(matrix: Any, where: str) -> csr_matrix:
     two_d = (issparse(matrix) or isinstance(matrix, np.ndarray)) and matrix.ndim == 2
     if not two_d or matrix.dtype.kind not in "biuf":
         raise InputError(f"{where} is not a matrix of numbers, cells x genes")
-    if _is_canonical(matrix):
-        return matrix
-    if issparse(matrix):
-        wide = matrix.astype(np.float64, copy=True)  # first, as SciPy does little with float16
-        if hasattr(wide, "check_format"):  # CSR and CSC can disagree with themselves
-            wide.check_format(full_check=True)
-        counts = csr_matrix(wide)
-        counts.sum_duplicates()
-    else:
-        counts = _sparse(matrix)
-    if not np.any(np.abs(counts.data) > FLOAT32_WHOLE):
-        counts = counts.astype(np.float32)
-    counts.eliminate_zeros()
+    if issparse(matrix) and matrix.format not in ("csr", "csc"):
+        matrix = csr_matrix(_wide(matrix))
+    if issparse(matrix):  # these two can disagree with themselves
+        matrix.check_format(full_check=True)
+        matrix = csr_blocks.turned(matrix) if matrix.format == "csc" else matrix
+        if matrix.has_canonical_format and _count(matrix.data, np.equal, 0) == 0:
+            is_large = _count(matrix.data, _exceeds_float32)
+            kind = np.float64 if is_large else np.float32
+            if isinstance(matrix, csr_matrix) and matrix.dtype == np.float32 and not is_large:
+                return matrix
+            return csr_blocks.with_values(matrix, csr_blocks.converted(matrix.data, kind))
+    most = matrix.nnz if issparse(matrix) else int(np.count_nonzero(matrix))
+    is_large = False
+
+    def small_blocks() -> Iterator[csr_matrix]:
+        nonlocal is_large
+        for block in _canonical_blocks(matrix):
+            is_large = bool(_exceeds_float32(block.data).any())
+            if is_large:
+                return
+            yield block
+
+    counts = csr_blocks.assembled(small_blocks(), matrix.shape, most, np.float32)
+    if is_large:
+        blocks = _canonical_blocks(matrix)
+        counts = csr_blocks.assembled(blocks, matrix.shape, most, np.float64)
     return counts
 
 
-def _sparse(matrix: np.ndarray) -> csr_matrix:
-    """Return a dense matrix as CSR, float32 or float64, made a block of rows at a time."""
-    blocks = range(0, len(matrix), max(1, BLOCK // max(1, matrix.shape[1])))
-    rows = [matrix[start : start + blocks.step] for start in blocks]
-    is_large = any(np.any(np.abs(block.astype(np.float64)) > FLOAT32_WHOLE) for block in rows)
-    kind = np.float64 if is_large else np.float32
-    parts = [csr_matrix(block.astype(kind)) for block in rows]
-    return vstack(parts, format="csr") if parts else csr_matrix(matrix.shape, dtype=kind)
+def _exceeds_float32(values: np.ndarray) -> np.ndarray:
+    """Return which values are too large for float32 to tell the whole numbers apart."""
+    return np.abs(values) > FLOAT32_WHOLE
 
 
-def _is_canonical(matrix: Any) -> bool:
-    return (
-        isinstance(matrix, csr_matrix)
-        and matrix.dtype == np.float32
-        and matrix.has_canonical_format
-        and np.count_nonzero(matrix.data) == matrix.nnz
-        and not np.any(np.abs(matrix.data) > FLOAT32_WHOLE)
-    )
+def _wide(matrix: Any) -> Any:
+    """Return a sparse matrix as float64, as SciPy does little with float16; a copy."""
+    return matrix.astype(np.float64, copy=True)
+
+
+def _canonical_blocks(matrix: Any) -> Iterator[csr_matrix]:
+    """Yield the rows of a matrix, CSR or dense, as canonical CSR in float64, a block at a time."""
+    if issparse(matrix):
+        for rows in csr_blocks.row_slices(matrix):
+            block = _wide(csr_blocks.rows_of(matrix, rows))
+            block.sum_duplicates()
+            block.eliminate_zeros()
+            yield block
+        return
+    for rows in csr_blocks.slices(len(matrix), max(1, BLOCK // max(1, matrix.shape[1]))):
+        yield csr_matrix(matrix[rows].astype(np.float64))
+
+
+def _count(values: np.ndarray, test: Callable[..., np.ndarray], *more: Any) -> int:
+    """Return for how many values (n,) a test is true."""
+    blocks = csr_blocks.slices(len(values))
+    return sum(int(np.count_nonzero(test(values[block], *more))) for block in blocks)
 
 
 def may_be_whole(values: np.ndarray) -> bool:
@@ -89,7 +114,13 @@ def may_be_whole(values: np.ndarray) -> bool:
 def are_whole(matrix: Any) -> bool:
     """Return whether a matrix, dense or sparse, holds whole counts, some of them above zero."""
     values = matrix.data if issparse(matrix) else matrix
-    return may_be_whole(values) and bool(values.any())
+    rows = max(1, BLOCK // max(1, math.prod(values.shape[1:])))
+    some = False
+    for block in csr_blocks.slices(len(values), rows):
+        if not may_be_whole(values[block]):
+            return False
+        some = some or bool(values[block].any())
+    return some
 
 
 def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_matrix, str | None]:
@@ -118,56 +149,68 @@ def check(counts: csr_matrix, *, round_counts: bool, where: str) -> tuple[csr_ma
     cells, genes = counts.shape
     if cells == 0 or genes == 0:
         raise InputError(f"{where}: {cells} cells x {genes} genes, there is nothing to cluster")
-    values = counts.data
-    _refuse(counts, np.isnan(values), "NaN", where)
-    _refuse(counts, np.isinf(values), "infinite", where)
-    _refuse(counts, values < 0, "negative, as in scaled data", where)
-    _refuse(counts, values > LARGEST_COUNT, "above 2^32, more than a cell can have", where)
-    fractions = np.count_nonzero(values != np.rint(values))
+    _refuse(counts, np.isnan, "NaN", where)
+    _refuse(counts, np.isinf, "infinite", where)
+    _refuse(counts, lambda values: values < 0, "negative, as in scaled data", where)
+    too_large = "above 2^32, more than a cell can have"
+    _refuse(counts, lambda values: values > LARGEST_COUNT, too_large, where)
+    fractions = _count(counts.data, _is_fraction)
     if fractions == 0:
         return counts, None
-    if reason := _normalised(counts):
+    if reason := _normalised(counts, fractions):
         raise InputError(
             f"{where}: the values look normalised, because {reason}: raw counts are needed (if "
             "a layer of a .h5ad file has them, name it with --layer)"
         )
-    finding = f"{where}: {fractions} of {values.size} non-zero values are not whole"
+    finding = f"{where}: {fractions} of {counts.nnz} non-zero values are not whole"
     if not round_counts:
         raise InputError(f"{finding}: give raw counts, or round these up with --round_counts")
-    rounded = counts.copy()
-    rounded.data = np.ceil(values)
-    return rounded, f"{finding} and were rounded up"
+    rounded = csr_blocks.converted(counts.data, counts.dtype, np.ceil)
+    return csr_blocks.with_values(counts, rounded), f"{finding} and were rounded up"
 
 
-def _refuse(counts: csr_matrix, bad: np.ndarray, kind: str, where: str) -> None:
-    """Raise InputError if any stored value is bad; `bad`: a truth value for each of them."""
-    if bad.any():
-        first = np.flatnonzero(bad)[0]
+def _is_fraction(values: np.ndarray) -> np.ndarray:
+    """Return which values are not whole."""
+    return values != np.rint(values)
+
+
+def _refuse(
+    counts: csr_matrix, is_bad: Callable[[np.ndarray], np.ndarray], kind: str, where: str
+) -> None:
+    """Raise InputError if any stored value is bad, by a test of values (n,)."""
+    number = _count(counts.data, is_bad)
+    if number:
+        blocks = csr_blocks.slices(counts.nnz)
+        bad = ((block, is_bad(counts.data[block])) for block in blocks)
+        first = next(block.start + int(mask.argmax()) for block, mask in bad if mask.any())
         cell = np.searchsorted(counts.indptr, first, side="right") - 1
         raise InputError(
-            f"{where}: {np.count_nonzero(bad)} of {bad.size} stored values are {kind}, the first "
+            f"{where}: {number} of {counts.nnz} stored values are {kind}, the first "
             f"at cell {cell}, gene {counts.indices[first]} (from 0): raw counts are needed"
         )
 
 
-def _normalised(counts: csr_matrix) -> str | None:
-    """Return why values which are not all whole look normalised, or None if they do not."""
-    values = counts.data
-    if _equal_depths(counts, values):
+def _normalised(counts: csr_matrix, fractions: int) -> str | None:
+    """Return why values, so many not whole, look normalised, or None if they do not."""
+    if _equal_depths(counts, np.asarray):
         return "all cells have the same sum"
-    if values.max() >= LOG_CEILING:
+    largest = counts.data.max()
+    if largest >= LOG_CEILING:
         return None
-    if _equal_depths(counts, np.expm1(values, dtype=np.float64)):
+    if _equal_depths(counts, lambda values: np.expm1(values, dtype=np.float64)):
         return "all cells have the same sum once log1p is undone"
-    share = np.mean(values != np.rint(values))
+    share = fractions / counts.nnz
     if share > 0.5:
-        return f"the largest is {values.max():.3g} and {share:.0%} are not whole, as for logarithms"
+        return f"the largest is {largest:.3g} and {share:.0%} are not whole, as for logarithms"
     return None
 
 
-def _equal_depths(counts: csr_matrix, values: np.ndarray) -> bool:
-    """Return whether all cells have the same sum of values, given in the order of the counts'."""
-    cells = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    depths = np.bincount(cells, weights=values)
+def _equal_depths(counts: csr_matrix, change: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Return whether all cells have the same sum of their values, which are changed before."""
+    depths = np.zeros(counts.shape[0])
+    for rows in csr_blocks.row_slices(counts):
+        block = csr_blocks.rows_of(counts, rows)
+        cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+        depths[rows] = np.bincount(cells, change(block.data), block.shape[0])
     depths = depths[depths > 0]
     return len(depths) >= 2 and np.ptp(depths) <= DEPTH_TOLERANCE * depths.max()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from formats import hdf5
+from formats import hdf5, matrices
+from utils import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ class _Reader:
         """Read raw whole: its matrix, its genes and their arrays; or note why not."""
         try:
             keys = [key for key in ("X", "var", "varm") if key in group["raw"]]
-            value = {key: hdf5.element(group["raw"], key) for key in keys}
+            value = {key: _element(group["raw"], key) for key in keys}
         except (hdf5.Unreadable, *hdf5.REFUSALS) as error:
             self.left_out["raw"] = hdf5.reason(error)
             return
@@ -117,7 +118,7 @@ class _Reader:
             self._omit(part, key)
             return
         try:
-            value = hdf5.element(parent, name)
+            value = _element(parent, name)
         except hdf5.Unreadable as error:
             self._omit(part, key, str(error))
             return
@@ -129,6 +130,17 @@ class _Reader:
             self._omit(part, key, "its shape is not that of the data")
         elif (value := _without_none(value)) is not None:
             self.rest.setdefault(part, {})[key] = value
+
+
+def _element(parent: Any, name: str) -> Any:
+    """Return an element of a group as `hdf5.element` does, a large sparse matrix read in blocks."""
+    try:
+        item = parent[name]
+        if matrices.is_large_sparse(item):
+            return matrices.sparse(item, name)
+    except (InputError, *hdf5.REFUSALS) as error:
+        raise hdf5.Unreadable(hdf5.reason(error)) from error
+    return hdf5.element(parent, name)
 
 
 def _can_be_written(value: Any) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from formats import hdf5
+import csr_blocks
+from formats import hdf5, matrices
 from formats.parts import Choices, Parts, check_length, listed, named_frame
 from utils import InputError
 
@@ -45,7 +46,7 @@ def read_tenx(path: Path, choices: Choices) -> Parts:
         genomes = _genomes_of_v2(file)
         genome = _chosen(str(path), genomes, choices.genome)
         group, where = file[genome], f"{path}: {genome}"
-        matrix = hdf5.sparse(group, where, by_genes=True)
+        matrix = matrices.sparse(group, where, by_genes=True)
         cells, genes = matrix.shape
         names = _names(group, "gene_names", where, genes, "gene")
         var = named_frame(names, gene_ids=_names(group, "genes", where, genes, "gene"))
@@ -58,14 +59,14 @@ def _is_v3(file: h5py.File) -> bool:
 
 
 def _genomes_of_v2(file: h5py.File) -> list[str]:
-    pieces = {"barcodes", "genes", *hdf5.PIECES}
+    pieces = {"barcodes", "genes", *matrices.PIECES}
     groups = ((name, item) for name, item in file.items() if isinstance(item, h5py.Group))
     return [name for name, item in groups if pieces <= {*item}]
 
 
 def _read_v3(file: h5py.File, genome: str | None) -> Parts:
     group, where = file[V3], f"{file.filename}: {V3}"
-    matrix = hdf5.sparse(group, where, by_genes=True)
+    matrix = matrices.sparse(group, where, by_genes=True)
     cells, features = matrix.shape
     columns = {
         title: _names(group, f"features/{key}", where, features, "feature")
@@ -145,5 +146,9 @@ def _of_features(parts: Parts, mask: np.ndarray) -> Parts:
     """Return the parts with some of the features only."""
     if mask.all():
         return parts
-    matrix: Any = parts.matrix[:, np.flatnonzero(mask)]
+    matrix: Any = parts.matrix
+    if csr_blocks.is_canonical(matrix):
+        matrix = csr_blocks.subset(matrix, genes=mask)
+    else:
+        matrix = matrix[:, np.flatnonzero(mask)]
     return parts._replace(matrix=matrix, var=parts.var[mask])

@@ -10,13 +10,15 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
+import csr_blocks
 import readers
 import utils
 from formats import h5ad, hdf5, mtx, raw_counts, text
@@ -134,7 +136,8 @@ def joined(samples: dict[str, anndata.AnnData]) -> anndata.AnnData:
     Parameters
     ----------
     samples
-        Data as `readers.read` returns them; columns of obs that are in the way are renamed in them.
+        Data as `readers.read` returns them, which lose their X; columns of obs that are in the way
+        are renamed in them.
 
     Returns
     -------
@@ -165,8 +168,12 @@ def joined(samples: dict[str, anndata.AnnData]) -> anndata.AnnData:
     lost = set.union(*layers) - set.intersection(*layers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of repeated names, which are dealt with below
+        matrices = [adata.X for adata in samples.values()]
+        for adata in samples.values():
+            adata.X = None  # of which anndata would make two copies more
         adata = anndata.concat(samples, join="inner", label=SAMPLE, merge="same")
-    adata.X = raw_counts.canonical(adata.X, "the joined samples")
+    columns_of = [part.var_names.get_indexer(adata.var_names) for part in samples.values()]
+    adata.X = raw_counts.canonical(_stacked(matrices, columns_of), "the joined samples")
     _make_writable(adata)
     _warn_of_repeated_cells(adata)
     _make_names_unique(adata)
@@ -176,6 +183,23 @@ def joined(samples: dict[str, anndata.AnnData]) -> anndata.AnnData:
     if lost:
         log.info("joined    layers that are not in all samples, and left out: %s", listed(lost))
     return adata
+
+
+def _stacked(matrices: list[csr_matrix], columns_of: list[np.ndarray]) -> csr_matrix:
+    """Return some columns of each matrix, by their positions (G,), one matrix below the other."""
+
+    def blocks() -> Iterator[csr_matrix]:
+        for matrix, columns in zip(matrices, columns_of, strict=True):
+            for rows in csr_blocks.row_slices(matrix):
+                block = csr_blocks.rows_of(matrix, rows)[:, columns]
+                block.sort_indices()
+                yield block
+
+    shape = (sum(matrix.shape[0] for matrix in matrices), len(columns_of[0]))
+    most = sum(matrix.nnz for matrix in matrices)
+    return csr_blocks.assembled(
+        blocks(), shape, most, np.result_type(*[matrix.dtype for matrix in matrices])
+    )
 
 
 def _keep_own_column(adata: anndata.AnnData) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import batches
+import csr_blocks
 import views
 from new_cells import novelty
 from readers import keep_aside
@@ -273,8 +274,7 @@ def _logarithms(
 
     matrix = prepared.raw.X
     if len(cells) < target.n_obs:
-        shape = (target.n_obs, matrix.shape[1])
-        matrix = _moved(matrix, cells, np.arange(matrix.shape[1]), shape)
+        matrix = csr_blocks.spread_rows(matrix, cells, target.n_obs)
     logs = anndata.AnnData(matrix, var=target.var.iloc[genes].copy())
     logs.obs_names = target.obs_names
     return logs

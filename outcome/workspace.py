@@ -35,13 +35,14 @@ def workspace_of(adata: ad.AnnData) -> ad.AnnData:
 def take_over(target: ad.AnnData, work: ad.AnnData) -> None:
     """Put all of a workspace but matrices into the AnnData that it was made of; it must have raw.
 
-    An interruption waits until all is there.
+    An interruption waits until all is there. The logarithms get arrays of their own: those of the
+    counts, which they share, are the notebook's to change.
     """
     import anndata
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
-        logs = anndata.AnnData(work.raw.X, obs=work.obs[[]], var=work.raw.var)
+        logs = anndata.AnnData(work.raw.X.copy(), obs=work.obs[[]], var=work.raw.var)
         with utils.interruptions_held():
             target.raw = logs
             for part in ("obs", "var", "obsm", "varm", "obsp", "uns"):

@@ -155,6 +155,29 @@ def test_markers_are_those_of_the_rank_sum_test(logs, groups):
     pd.testing.assert_frame_equal(few, top)
 
 
+def test_genes_ranked_in_blocks_have_the_ranks_of_all(logs, groups, monkeypatch):
+    """Where two genes have the same score, either may come first."""
+    expected = markers.rank(logs, groups)
+    monkeypatch.setattr(markers, "STORED", logs.X.nnz - 1)
+    monkeypatch.setattr(markers, "BLOCK", 200)
+    ranked = markers.rank(logs, groups)
+    tables = [of.table.drop(columns="rank") for of in (ranked, expected)]
+    one, other = (table.sort_values(["cluster", "gene"], ignore_index=True) for table in tables)
+    pd.testing.assert_frame_equal(one, other)
+    np.testing.assert_array_equal(ranked.table["score"], expected.table["score"])
+    assert ranked.entry["params"] == expected.entry["params"]
+    assert {*ranked.entry} == {*expected.entry}
+    for name in markers.COLUMNS_OF_ENTRY:
+        assert ranked.entry[name].dtype == expected.entry[name].dtype
+    for name in ("pts", "pts_rest"):
+        pd.testing.assert_frame_equal(ranked.entry[name], expected.entry[name])
+    few = markers.rank(logs, groups, n_genes=3)
+    assert few.table["cluster"].tolist() == [name for name in "012" for _ in range(3)]
+    first = ranked.table[ranked.table["rank"] <= 3]
+    np.testing.assert_array_equal(few.table["score"], first["score"])
+    np.testing.assert_array_equal(few.table["p_adjusted"], first["p_adjusted"])
+
+
 def test_scanpy_reads_the_entry_of_a_written_file(logs, groups, tmp_path):
     ranked = markers.rank(logs, groups, n_genes=5)
     adata = prepared()
@@ -323,6 +346,14 @@ def test_a_list_whose_types_are_genes_is_refused(text, turned, tmp_path):
 # --- The types it suggests ------------------------------------------------------------------------
 
 OF_GROUPS = {"zero": ["0", "1", "2"], "one": ["6", "7"], "two": ["12", "13", "14", "19"]}
+
+
+def test_scores_of_genes_in_blocks_are_the_same(logs, groups, monkeypatch):
+    expected = cell_types.suggest(logs, groups, OF_GROUPS)
+    monkeypatch.setattr(cell_types, "STORED", 1)
+    pd.testing.assert_frame_equal(
+        cell_types.suggest(logs, groups, OF_GROUPS), expected, check_exact=True
+    )
 
 
 def test_scores_are_weighed_z_scores_and_the_best_type_is_suggested(logs, groups):

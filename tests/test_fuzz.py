@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import readers
 from annotation import cell_types
 from bench import records
-from formats import hdf5, text
+from formats import matrices, text
 from inputs import selection, true_labels
 from new_cells import prediction
 from settings import Settings, specs
@@ -227,7 +227,7 @@ def test_pieces_of_a_sparse_matrix(pieces, shape, kind):
         group = file.create_group("X")
         group["data"], group["indices"], group["indptr"] = data, indices, indptr
         group["shape"] = np.array(shape, "i8")
-        read = read_or_refused(hdf5.sparse, group, "X")
+        read = read_or_refused(matrices.sparse, group, "X")
     if max(shape) < 100 and min(shape) >= 0 and kind == "i8":
         expected = dense(*pieces, shape) if pieces[2] else None
         assert (read is None) == (expected is None)

@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 from conftest import prepared
 
+import gene_choice
 import preprocess
 from data_settings import Preparation
 from new_cells import preparing
@@ -87,14 +88,14 @@ def test_every_gene_selection_finds_the_marker_genes(method):
 
 
 def test_seurat_v3_gives_way_where_its_loess_fails(monkeypatch, caplog):
-    mark = preprocess._mark_variable_genes
+    chosen_by = gene_choice.VariableGenes.chosen_by
 
-    def failing(adata, n_genes, method):
+    def failing(variable, method, n_genes):
         if method == "seurat_v3":
             raise ValueError("reciprocal condition number")
-        mark(adata, n_genes, method)
+        return chosen_by(variable, method, n_genes)
 
-    monkeypatch.setattr(preprocess, "_mark_variable_genes", failing)
+    monkeypatch.setattr(gene_choice.VariableGenes, "chosen_by", failing)
     chosen = prepare(counts(), gene_selection="seurat_v3")
     assert chosen.n_vars == 30
     assert "seurat_v3 failed" in caplog.text

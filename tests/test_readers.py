@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse as sp
 
 import readers
-from formats import bounds, hdf5
+from formats import bounds, matrices
 from formats.parts import Parts
 from utils import InputError
 
@@ -691,7 +691,7 @@ def test_no_cause_is_claimed_but_one_that_is_known(h5, monkeypatch, error, words
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(hdf5, "matrix", fail)
+    monkeypatch.setattr(matrices, "matrix", fail)
     refused(write(h5), words)
 
 

@@ -50,6 +50,13 @@ def by_command(run, simulated, tmp_path_factory):
     )
 
 
+def test_the_logarithms_have_arrays_of_their_own(clustered, adata):
+    """What is done to the counts in place, as eliminate_zeros, leaves raw as it is."""
+    for name in ("data", "indices", "indptr"):
+        for counts in (clustered.X, adata.X):
+            assert not np.shares_memory(getattr(clustered.raw.X, name), getattr(counts, name))
+
+
 def test_the_result_is_the_commands(clustered, by_command):
     assert clustered.obs["sctag"].astype(int).tolist() == by_command.labels["cluster"].tolist()
     for key in KEYS:
