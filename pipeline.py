@@ -16,7 +16,6 @@ import numpy as np
 
 import batches
 import console
-import csr_blocks
 import folders
 import memory
 import repetition
@@ -79,6 +78,7 @@ def read(settings: Settings, *, raw: bool = False) -> Data:
         If a file cannot be read or lacks a column of labels that was asked for, or if no cell is
         left.
     """
+    import csr_blocks
     import readers
     from inputs import samples, selection, true_labels
 
@@ -232,6 +232,8 @@ def run(
 
 def _kept_cells(raw: ad.AnnData, prepared: ad.AnnData) -> ad.AnnData:
     """Return the cells of the input that were prepared, with all that the input has of them."""
+    import csr_blocks
+
     if raw.n_obs == prepared.n_obs:
         return raw
     return csr_blocks.some_of(raw, raw.obs_names.isin(prepared.obs_names))
