@@ -17,7 +17,6 @@ import numpy as np
 
 import batches
 import console
-import csr_blocks
 import folders
 import memory
 import repetition
@@ -82,6 +81,7 @@ def read(settings: Settings, *, raw: bool = False) -> Data:
         left.
     """
     with utils.importing():
+        import csr_blocks
         import readers
         from inputs import samples, selection, true_labels
 
@@ -238,6 +238,8 @@ def run(
 
 def _kept_cells(raw: ad.AnnData, prepared: ad.AnnData) -> ad.AnnData:
     """Return the cells of the input that were prepared, with all that the input has of them."""
+    import csr_blocks
+
     if raw.n_obs == prepared.n_obs:
         return raw
     return csr_blocks.some_of(raw, raw.obs_names.isin(prepared.obs_names))
